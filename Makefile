@@ -1,0 +1,53 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NEEDS := sudo apt-get install -y git make curl python3-venv libcurl4
+EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
+comma := ,
+
+.PHONY: help setup demo check test test-long conformance format clean preflight
+
+help:
+	@echo "make demo         back up, download and restart a throwaway replica set, then stay up"
+	@echo "make test         every test, against real mongods"
+	@echo "make check        format, lint, types, import direction"
+	@echo "make conformance  the API against ../shared/reference"
+	@echo "make test-long    what takes minutes"
+
+preflight:
+	@PYTHON="$(PYTHON)" sh scripts/preflight.sh
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/preflight.sh
+	@PYTHON="$(PYTHON)" sh scripts/preflight.sh
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Ebbtide and its pinned dependencies into $(VENV) ..."
+	@PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/ebbtide demo
+
+check: setup
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+
+test: setup
+	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/conformance
+
+test-long: setup
+	$(BIN)/python -m pytest tests -m long --ignore=tests/conformance
+
+conformance: setup
+	$(BIN)/python -m pytest tests/conformance
+
+format: setup
+	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix src tests
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

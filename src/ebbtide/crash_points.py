@@ -1,0 +1,68 @@
+"""Named places where a crash is interesting: right after each durable step.
+
+`reach(name)` costs one attribute check when nothing is armed. Tests arm a point in one of two ways:
+  * a file named by EBBTIDE_CRASH_FILE that holds one name: the process removes the file and kills itself with
+    SIGKILL when it reaches that point (the removed file proves that the point was visited);
+  * `arm(hook)` in-process: the hook is called with the name and may raise.
+
+Every name is in `CRASH_POINTS` with what is durable at that moment; reaching an unlisted name is an error, and a
+test proves that every listed name is visited.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+CRASH_POINTS: dict[str, str] = {
+    # registration and head
+    "cluster.recorded": "the cluster is in the catalog; no head exists",
+    "head.started": "the head's mongod runs on an empty dbpath; the set does not know it",
+    "head.joined": "the set's configuration lists the head; the catalog does not say so yet",
+    "head.left": "the set's configuration no longer lists the head; its files and process are still there",
+    "head.files_removed": "the head's files are gone; the catalog still says that it is leaving",
+    # snapshot
+    "snapshot.recorded": "the snapshot and its job are in the catalog; nothing else happened",
+    "snapshot.lock_intended": "the catalog says that the head is about to be locked; it is not",
+    "snapshot.locked": "the head is locked",
+    "snapshot.pack_written": "at least one pack is stored; no recipe names it",
+    "snapshot.recipes_written": "all packs and recipes are stored; no manifest names them",
+    "snapshot.manifest_written": "the snapshot is committed in the repository; the catalog does not know",
+    "snapshot.unlocked": "the head is unlocked; the catalog still says that it is locked",
+    "snapshot.completed": "the catalog lists the snapshot as complete; the job is still claimed",
+    # restore job, HTTP
+    "restore.recorded": "the restore job is in the catalog; no worker has begun",
+    "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",
+    "restore.ready": "the link is usable; the archive's SHA-1 is not known",
+    "restore.hashed": "the SHA-1 is in the catalog; the job is still claimed",
+}
+
+_hook: Callable[[str], None] | None = None
+_file = os.environ.get("EBBTIDE_CRASH_FILE")
+_armed = _file is not None
+
+
+def reach(name: str) -> None:
+    """Say that the durable step `name` is done. Does nothing unless a test armed something."""
+    if not _armed:
+        return
+    if name not in CRASH_POINTS:
+        raise ValueError(f"crash point {name!r} is not in the registry")
+    if _hook is not None:
+        _hook(name)
+    if _file is not None:
+        path = Path(_file)
+        try:
+            wanted = path.read_text().strip()
+        except FileNotFoundError:
+            return
+        if wanted == name:
+            path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(hook: Callable[[str], None] | None) -> None:
+    """Call `hook` at every point reached in this process; None disarms."""
+    global _hook, _armed
+    _hook = hook
+    _armed = hook is not None or _file is not None

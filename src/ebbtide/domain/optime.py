@@ -19,7 +19,9 @@ class OplogTimestamp:
     def __post_init__(self) -> None:
         for name in ("seconds", "increment"):
             if not 0 <= getattr(self, name) < 2**32:
-                raise ValueError(f"{name} of an oplog timestamp must be in 0 … 2³²−1, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} of an oplog timestamp must be in 0 … 2³²−1, not {getattr(self, name)}"
+                )
 
     @classmethod
     def from_bson(cls, value: Timestamp) -> "OplogTimestamp":

@@ -1,0 +1,67 @@
+"""What exists: the one door to the catalog database."""
+
+from typing import Any
+
+from pymongo import MongoClient
+
+from ebbtide.catalog.clusters import ClusterCollection, HeadCollection
+from ebbtide.catalog.connection import (
+    CATALOG_FORMAT,
+    DATABASE_NAME,
+    CatalogError,
+    Document,
+    connect,
+    ensure_indexes,
+    translated,
+)
+from ebbtide.catalog.events import EventCollection
+from ebbtide.catalog.groups import ApiKeyCollection, GroupCollection
+from ebbtide.catalog.jobs import JobCollection
+from ebbtide.catalog.restore_jobs import RestoreJobCollection, TransferCollection
+from ebbtide.catalog.snapshots import SnapshotCollection
+
+
+class Catalog:
+    """All collections of one catalog. Safe to use from many threads."""
+
+    def __init__(self, client: MongoClient[Document]) -> None:
+        self._client = client
+        self._database = client[DATABASE_NAME]
+        self.groups = GroupCollection(self._database)
+        self.api_keys = ApiKeyCollection(self._database)
+        self.clusters = ClusterCollection(self._database)
+        self.heads = HeadCollection(self._database)
+        self.snapshots = SnapshotCollection(self._database)
+        self.restore_jobs = RestoreJobCollection(self._database)
+        self.transfers = TransferCollection(self._database)
+        self.jobs = JobCollection(self._database)
+        self.events = EventCollection(self._database)
+
+    @classmethod
+    def connect(cls, uri: str, *, timeout_seconds: float = 10.0) -> "Catalog":
+        return cls(connect(uri, timeout_seconds=timeout_seconds))
+
+    @translated
+    def prepare(self) -> None:
+        """Create what is missing (indexes, the format's mark). Running it again changes nothing.
+
+        Raises CatalogError for a catalog that a newer Ebbtide wrote.
+        """
+        ensure_indexes(self._database)
+        self._database.meta.update_one(
+            {"_id": "format"}, {"$setOnInsert": {"version": CATALOG_FORMAT}}, upsert=True
+        )
+        mark: dict[str, Any] = self._database.meta.find_one({"_id": "format"}) or {}
+        if mark.get("version") != CATALOG_FORMAT:
+            raise CatalogError(
+                f"this catalog has format {mark.get('version')}, and this Ebbtide knows {CATALOG_FORMAT}",
+                hint="run the version of Ebbtide that wrote it, or a newer one",
+            )
+
+    @translated
+    def ping(self) -> None:
+        """Raise Unreachable unless the catalog answers."""
+        self._client.admin.command("ping")
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,144 @@
+"""Clusters and their heads.
+
+A head belongs to one worker at a time: `claim` takes its lease, `update` is refused (None) once the lease is lost.
+`live` on a cluster's document is true until it is removed: a unique index over it keeps names apart.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from ebbtide.catalog.codec import from_document, to_document, to_value
+from ebbtide.catalog.connection import Document, translated
+from ebbtide.domain.cluster import Cluster, ClusterState, Head
+from ebbtide.domain.ids import ClusterId, GroupId
+
+
+class NameTaken(Exception):
+    """Another cluster of the group has this name."""
+
+
+class ClusterCollection:
+    """All clusters."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._clusters = database.clusters
+
+    @translated
+    def insert(self, cluster: Cluster) -> None:
+        """Raises NameTaken where a cluster of this name is not removed yet."""
+        try:
+            self._clusters.insert_one({**to_document(cluster), "live": True})
+        except DuplicateKeyError:
+            raise NameTaken(cluster.name) from None
+
+    @translated
+    def find(self, cluster_id: ClusterId) -> Cluster | None:
+        return _cluster(self._clusters.find_one({"_id": cluster_id}))
+
+    @translated
+    def find_by_name(self, group_id: GroupId, name: str) -> Cluster | None:
+        """The live cluster of that name, else the one removed last: its snapshots stay reachable."""
+        return _cluster(
+            self._clusters.find_one(
+                {"group_id": group_id, "name": name}, sort=[("live", DESCENDING), ("created", DESCENDING)]
+            )
+        )
+
+    @translated
+    def list_in_group(self, group_id: GroupId) -> list[Cluster]:
+        """Live clusters of a group, by name."""
+        cursor = self._clusters.find({"group_id": group_id, "live": True}).sort("name", ASCENDING)
+        return [c for c in map(_cluster, cursor) if c is not None]
+
+    @translated
+    def list_live(self) -> list[Cluster]:
+        """Every cluster that has, or should have, a head."""
+        return [c for c in map(_cluster, self._clusters.find({"live": True})) if c is not None]
+
+    @translated
+    def count_in_group(self, group_id: GroupId) -> int:
+        return self._clusters.count_documents({"group_id": group_id, "live": True})
+
+    @translated
+    def set_state(self, cluster_id: ClusterId, state: ClusterState) -> None:
+        """REMOVED also frees the name."""
+        self._clusters.update_one(
+            {"_id": cluster_id},
+            {"$set": {"state": state.value, "live": state is not ClusterState.REMOVED}},
+        )
+
+    @translated
+    def set_version(self, cluster_id: ClusterId, *, mongod_version: str, fcv: str) -> None:
+        self._clusters.update_one(
+            {"_id": cluster_id}, {"$set": {"mongod_version": mongod_version, "fcv": fcv}}
+        )
+
+
+def _cluster(document: Document | None) -> Cluster | None:
+    if document is None:
+        return None
+    document.pop("live", None)
+    return from_document(Cluster, document)
+
+
+class HeadCollection:
+    """All heads."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._heads = database.heads
+
+    @translated
+    def insert(self, head: Head) -> None:
+        """Harmless where the cluster has its head already."""
+        try:
+            self._heads.insert_one(to_document(head))
+        except DuplicateKeyError:
+            pass
+
+    @translated
+    def find(self, cluster_id: ClusterId) -> Head | None:
+        document = self._heads.find_one({"_id": cluster_id})
+        return None if document is None else from_document(Head, document)
+
+    @translated
+    def list_all(self) -> list[Head]:
+        return [from_document(Head, d) for d in self._heads.find()]
+
+    @translated
+    def claim(self, cluster_id: ClusterId, *, worker_id: str, now: datetime, until: datetime) -> Head | None:
+        """Take or renew the head's lease; None while another worker holds it."""
+        document = self._heads.find_one_and_update(
+            {
+                "_id": cluster_id,
+                "$or": [
+                    {"lease_worker_id": None},
+                    {"lease_worker_id": worker_id},
+                    {"lease_until": {"$lt": now}},
+                ],
+            },
+            {"$set": {"lease_worker_id": worker_id, "lease_until": until}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else from_document(Head, document)
+
+    @translated
+    def update(self, cluster_id: ClusterId, *, worker_id: str, now: datetime, **changes: Any) -> Head | None:
+        """Change fields of a head that `worker_id` holds; None once the lease is lost."""
+        values = {name: to_value(value) for name, value in changes.items()}
+        document = self._heads.find_one_and_update(
+            {"_id": cluster_id, "lease_worker_id": worker_id},
+            {"$set": {**values, "updated": now}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else from_document(Head, document)
+
+    @translated
+    def release_all(self, worker_id: str) -> None:
+        """Give up every lease of a worker that is gone."""
+        self._heads.update_many(
+            {"lease_worker_id": worker_id}, {"$set": {"lease_worker_id": None, "lease_until": None}}
+        )

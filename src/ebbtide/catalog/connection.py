@@ -1,0 +1,80 @@
+"""The catalog's collections and indexes on one MongoDB database.
+
+The catalog uses nothing that a standalone lacks: every change is one document. It acknowledges with the journal
+(majority on a set), so what was answered survives a crash. All methods of the collections here raise Unreachable
+when the catalog does not answer; whether a write arrived is then not known.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from pymongo import ASCENDING, DESCENDING, MongoClient
+from pymongo.database import Database
+from pymongo.errors import ConnectionFailure, PyMongoError
+
+from ebbtide.errors import EbbtideError, Unreachable
+
+Document = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DATABASE_NAME = "ebbtide"
+CATALOG_FORMAT = 1
+
+
+class CatalogError(EbbtideError):
+    """The catalog refused an operation."""
+
+
+def translated(method: Callable[P, T]) -> Callable[P, T]:
+    """Turn PyMongo's errors into ours, once, at the boundary."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except ConnectionFailure as error:
+            raise Unreachable(f"the catalog does not answer: {error}") from error
+        except PyMongoError as error:
+            raise CatalogError(f"the catalog refused: {error}") from error
+
+    return call
+
+
+def connect(uri: str, *, timeout_seconds: float = 10.0) -> MongoClient[Document]:
+    """A client whose writes are journalled and, on a set, held by a majority."""
+    return MongoClient(
+        uri,
+        tz_aware=True,
+        w="majority",
+        journal=True,
+        readConcernLevel="majority",
+        retryWrites=False,  # a standalone has none
+        serverSelectionTimeoutMS=int(timeout_seconds * 1000),
+        connectTimeoutMS=int(timeout_seconds * 1000),
+        socketTimeoutMS=60_000,
+        appname="ebbtide",
+    )
+
+
+def ensure_indexes(database: Database[Document]) -> None:
+    """An index for every query that the catalog makes. Running it again changes nothing."""
+    newest_first = [("created", DESCENDING), ("_id", DESCENDING)]
+    database.groups.create_index([("created", ASCENDING), ("_id", ASCENDING)])
+    database.api_keys.create_index("public_key", unique=True)
+    database.clusters.create_index([("group_id", ASCENDING), ("name", ASCENDING)])
+    # A name is taken only while its cluster is not removed; then it is free again.
+    database.clusters.create_index(
+        [("group_id", ASCENDING), ("name", ASCENDING), ("live", ASCENDING)],
+        unique=True,
+        partialFilterExpression={"live": True},
+    )
+    database.snapshots.create_index([("cluster_id", ASCENDING), ("state", ASCENDING), *newest_first])
+    database.snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
+    database.snapshots.create_index([("state", ASCENDING)])
+    database.restore_jobs.create_index([("cluster_id", ASCENDING), *newest_first])
+    database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
+    database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
+    database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
+    database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

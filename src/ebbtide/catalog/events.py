@@ -1,0 +1,37 @@
+"""The log of events that people read."""
+
+from pymongo import DESCENDING
+from pymongo.database import Database
+
+from ebbtide.catalog.codec import from_document, to_document
+from ebbtide.catalog.connection import Document, translated
+from ebbtide.domain.event import Event
+from ebbtide.domain.ids import ClusterId, GroupId
+
+
+class EventCollection:
+    """All events; lists are newest first."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._events = database.events
+
+    @translated
+    def insert(self, event: Event) -> None:
+        self._events.insert_one(to_document(event))
+
+    @translated
+    def page(self, group_id: GroupId, *, cluster_id: ClusterId | None, skip: int, limit: int) -> list[Event]:
+        query: Document = {"group_id": group_id}
+        if cluster_id is not None:
+            query["cluster_id"] = cluster_id
+        cursor = (
+            self._events.find(query).sort([("time", DESCENDING), ("_id", DESCENDING)]).skip(skip).limit(limit)
+        )
+        return [from_document(Event, d) for d in cursor]
+
+    @translated
+    def count(self, group_id: GroupId, *, cluster_id: ClusterId | None) -> int:
+        query: Document = {"group_id": group_id}
+        if cluster_id is not None:
+            query["cluster_id"] = cluster_id
+        return self._events.count_documents(query)

@@ -1,0 +1,126 @@
+"""Restore jobs, and the transfers of their download links.
+
+A restore job's pair of states changes only along the table in `domain.restore_job`: `apply` names the states that
+the event may come from in its query, so two writers cannot both win.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, ReturnDocument
+from pymongo.database import Database
+from pymongo.errors import DuplicateKeyError
+
+from ebbtide.catalog.codec import from_document, to_document, to_value
+from ebbtide.catalog.connection import Document, translated
+from ebbtide.domain.download import Transfer
+from ebbtide.domain.ids import ClusterId, RestoreJobId
+from ebbtide.domain.restore_job import (
+    TRANSITIONS,
+    DeliveryStatus,
+    RestoreEvent,
+    RestoreJob,
+    RestoreStatus,
+)
+
+_NEWEST_FIRST = [("created", DESCENDING), ("_id", DESCENDING)]
+
+
+class RestoreJobCollection:
+    """All restore jobs; lists are newest first, id as tie-break."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._jobs = database.restore_jobs
+
+    @translated
+    def insert(self, job: RestoreJob) -> None:
+        """Harmless where it exists."""
+        try:
+            self._jobs.insert_one(to_document(job))
+        except DuplicateKeyError:
+            pass
+
+    @translated
+    def find(self, job_id: RestoreJobId) -> RestoreJob | None:
+        document = self._jobs.find_one({"_id": job_id})
+        return None if document is None else from_document(RestoreJob, document)
+
+    @translated
+    def page(self, cluster_id: ClusterId, *, skip: int, limit: int) -> list[RestoreJob]:
+        cursor = self._jobs.find({"cluster_id": cluster_id}).sort(_NEWEST_FIRST).skip(skip).limit(limit)
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def count(self, cluster_id: ClusterId) -> int:
+        return self._jobs.count_documents({"cluster_id": cluster_id})
+
+    @translated
+    def list_unfinished(self) -> list[RestoreJob]:
+        """Jobs that a worker still has to bring to READY."""
+        cursor = self._jobs.find({"status": RestoreStatus.IN_PROGRESS.value})
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def list_expired(self, now: datetime) -> list[RestoreJob]:
+        """Jobs whose link is READY although its time has passed."""
+        cursor = self._jobs.find({"delivery_status": DeliveryStatus.READY.value, "expires": {"$lte": now}})
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def apply(self, job_id: RestoreJobId, event: RestoreEvent, **changes: Any) -> RestoreJob | None:
+        """Let `event` happen, with `changes` in the same write; None where it does not apply to the job's state."""
+        values = {name: to_value(value) for name, value in changes.items()}
+        for (before, taken), after in TRANSITIONS.items():
+            if taken is not event:
+                continue
+            document = self._jobs.find_one_and_update(
+                {"_id": job_id, "status": before[0].value, "delivery_status": before[1].value},
+                {"$set": {**values, "status": after[0].value, "delivery_status": after[1].value}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if document is not None:
+                return from_document(RestoreJob, document)
+        return None
+
+    @translated
+    def set_sha1(self, job_id: RestoreJobId, sha1: str) -> None:
+        self._jobs.update_one({"_id": job_id}, {"$set": {"sha1": sha1}})
+
+    @translated
+    def raise_completed_downloads(self, job_id: RestoreJobId, completed: int) -> RestoreJob | None:
+        """Note that `completed` downloads are done; the count never goes down."""
+        document = self._jobs.find_one_and_update(
+            {"_id": job_id},
+            {"$max": {"completed_downloads": completed}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else from_document(RestoreJob, document)
+
+
+class TransferCollection:
+    """Transfers of download links."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        self._transfers = database.transfers
+
+    @translated
+    def insert(self, transfer: Transfer) -> None:
+        self._transfers.insert_one(to_document(transfer))
+
+    @translated
+    def list_for_job(self, job_id: RestoreJobId) -> list[Transfer]:
+        """Oldest first."""
+        cursor = self._transfers.find({"job_id": job_id}).sort([("started", ASCENDING), ("_id", ASCENDING)])
+        return [from_document(Transfer, d) for d in cursor]
+
+    @translated
+    def record_progress(
+        self, transfer_id: str, *, sent_bytes: int, now: datetime, ended: datetime | None
+    ) -> None:
+        self._transfers.update_one(
+            {"_id": transfer_id}, {"$set": {"sent_bytes": sent_bytes, "updated": now, "ended": ended}}
+        )
+
+    @translated
+    def delete(self, transfer_id: str) -> None:
+        self._transfers.delete_one({"_id": transfer_id})

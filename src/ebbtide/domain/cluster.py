@@ -1,0 +1,83 @@
+"""A registered deployment: one replica set, how to reach it, and the head that Ebbtide runs in it."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ebbtide.domain.ids import ClusterId, GroupId
+from ebbtide.domain.sealed import Sealed
+
+CLUSTER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]*")
+CLUSTER_NAME_LENGTH_MAX = 64
+
+
+class ClusterState(StrEnum):
+    """Whether a cluster is backed up."""
+
+    ACTIVE = "ACTIVE"  # it has, or is getting, a head
+    REMOVING = "REMOVING"  # its head is leaving the set
+    REMOVED = "REMOVED"  # no head any more; its snapshots stay
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """A replica set under backup.
+
+    `uri` holds no credentials. `password` and `keyfile` are sealed with this record's id.
+    """
+
+    id: ClusterId
+    group_id: GroupId
+    name: str
+    replica_set_name: str
+    uri: str
+    username: str | None
+    auth_source: str
+    password: Sealed | None
+    keyfile: Sealed | None
+    mongod_version: str
+    fcv: str
+    state: ClusterState
+    created: datetime
+
+
+class HeadState(StrEnum):
+    """Where a head is on its way; one line of meaning each, shown to people as it is."""
+
+    PROVISIONING = "PROVISIONING"  # its mongod is being started on an empty dbpath
+    JOINING = "JOINING"  # it is being added to the set, and members must reach it
+    SYNCING = "SYNCING"  # initial sync copies the data
+    FOLLOWING = "FOLLOWING"  # secondary; snapshots can be taken
+    DOWN = "DOWN"  # its mongod is not running or does not answer; it is being restarted
+    FAILED = "FAILED"  # it needs a person; the message says for what
+    LEAVING = "LEAVING"  # it is being taken out of the set
+    GONE = "GONE"  # it left the set; process and files are gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """The hidden member that Ebbtide runs in a replica set. `id` is the cluster's.
+
+    `dbpath` is relative to the worker's data directory. `lock_job_id` is written *before* the head is locked and
+    cleared after the unlock: while it is set, the head may be locked. Bytes of initial sync are estimates.
+    """
+
+    id: ClusterId
+    state: HeadState
+    state_since: datetime
+    host: str
+    port: int
+    dbpath: str
+    member_id: int | None = None
+    message: str = ""
+    lag_seconds: float | None = None
+    sync_done_bytes: int | None = None
+    sync_total_bytes: int | None = None
+    sync_started: datetime | None = None
+    lock_job_id: str | None = None
+    restarts: int = 0
+    joined_once: bool = False
+    lease_worker_id: str | None = None
+    lease_until: datetime | None = None
+    updated: datetime

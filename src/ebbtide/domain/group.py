@@ -1,0 +1,15 @@
+"""A group (the API also says project): what clusters, jobs and keys belong to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ebbtide.domain.ids import GroupId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One project."""
+
+    id: GroupId
+    name: str
+    created: datetime

@@ -1,0 +1,131 @@
+"""A restore job and its table of states.
+
+Two states live side by side: the job's (is the data ready?) and the delivery's (can it be fetched?). Every
+change goes through `apply_event`; what is not in `TRANSITIONS` raises. Source: contract sections 6.4 and 13.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.sealed import Sealed
+
+MAX_DOWNLOADS_UNLIMITED = 2147483647
+
+
+class RestoreStatus(StrEnum):
+    """The job's `statusName`."""
+
+    IN_PROGRESS = "IN_PROGRESS"
+    FINISHED = "FINISHED"  # the data is ready; delivery lives on by itself
+    BROKEN = "BROKEN"  # failed for a reason that would meet it again
+    KILLED = "KILLED"  # cancelled by a person
+
+
+class DeliveryStatus(StrEnum):
+    """The delivery's `statusName`."""
+
+    NOT_STARTED = "NOT_STARTED"
+    IN_PROGRESS = "IN_PROGRESS"
+    READY = "READY"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+    EXPIRED = "EXPIRED"
+    MAX_DOWNLOADS_EXCEEDED = "MAX_DOWNLOADS_EXCEEDED"
+
+
+class RestoreEvent(StrEnum):
+    """What can happen to a restore job."""
+
+    WORKER_BEGAN = "WORKER_BEGAN"
+    LINK_READY = "LINK_READY"
+    LINK_EXPIRED = "LINK_EXPIRED"  # the time passed, or the source snapshot was deleted
+    DOWNLOADS_USED_UP = "DOWNLOADS_USED_UP"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    DAMAGE_FOUND = "DAMAGE_FOUND"  # stored data found damaged after READY
+
+
+RestoreState = tuple[RestoreStatus, DeliveryStatus]
+
+NEW: RestoreState = (RestoreStatus.IN_PROGRESS, DeliveryStatus.NOT_STARTED)
+BEGUN: RestoreState = (RestoreStatus.IN_PROGRESS, DeliveryStatus.IN_PROGRESS)
+READY: RestoreState = (RestoreStatus.FINISHED, DeliveryStatus.READY)
+EXPIRED: RestoreState = (RestoreStatus.FINISHED, DeliveryStatus.EXPIRED)
+USED_UP: RestoreState = (RestoreStatus.FINISHED, DeliveryStatus.MAX_DOWNLOADS_EXCEEDED)
+BROKEN: RestoreState = (RestoreStatus.BROKEN, DeliveryStatus.FAILED)
+KILLED: RestoreState = (RestoreStatus.KILLED, DeliveryStatus.INTERRUPTED)
+DAMAGED: RestoreState = (RestoreStatus.FINISHED, DeliveryStatus.FAILED)
+
+TRANSITIONS: dict[tuple[RestoreState, RestoreEvent], RestoreState] = {
+    (NEW, RestoreEvent.WORKER_BEGAN): BEGUN,
+    (NEW, RestoreEvent.FAILED): BROKEN,
+    (NEW, RestoreEvent.CANCELLED): KILLED,
+    # A worker was lost: the next one begins again, and nobody sees a difference.
+    (BEGUN, RestoreEvent.WORKER_BEGAN): BEGUN,
+    (BEGUN, RestoreEvent.LINK_READY): READY,
+    (BEGUN, RestoreEvent.FAILED): BROKEN,
+    (BEGUN, RestoreEvent.CANCELLED): KILLED,
+    (READY, RestoreEvent.LINK_EXPIRED): EXPIRED,
+    (READY, RestoreEvent.DOWNLOADS_USED_UP): USED_UP,
+    (READY, RestoreEvent.CANCELLED): KILLED,
+    (READY, RestoreEvent.DAMAGE_FOUND): DAMAGED,
+    # A transfer begun before the expiry runs on, and may be the last one allowed.
+    (EXPIRED, RestoreEvent.DOWNLOADS_USED_UP): EXPIRED,
+    (EXPIRED, RestoreEvent.DAMAGE_FOUND): DAMAGED,
+    (USED_UP, RestoreEvent.LINK_EXPIRED): USED_UP,
+    (USED_UP, RestoreEvent.DAMAGE_FOUND): DAMAGED,
+}
+
+
+def apply_event(state: RestoreState, event: RestoreEvent) -> RestoreState | None:
+    """The state after `event`, or None where the event does not apply to `state`."""
+    return TRANSITIONS.get((state, event))
+
+
+def states_taking(event: RestoreEvent) -> tuple[RestoreState, ...]:
+    """Every state that `event` applies to."""
+    return tuple(state for state, taken in TRANSITIONS if taken is event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreJob:
+    """A request to have one snapshot delivered as a download.
+
+    `timestamp` is the restored moment (T_s). `download_key` is 32 hex digits, sealed with this record's id. `sha1`
+    is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
+    `expires` counts from the moment the link became ready. `reason` tells why a job is BROKEN or FAILED.
+    """
+
+    id: RestoreJobId
+    group_id: GroupId
+    cluster_id: ClusterId
+    cluster_name: str
+    replica_set_name: str
+    snapshot_id: SnapshotId
+    created: datetime
+    status: RestoreStatus
+    delivery_status: DeliveryStatus
+    timestamp: OplogTimestamp
+    expiration_hours: int
+    max_downloads: int
+    requested_by: str
+    expires: datetime | None = None
+    file_name: str = ""
+    archive_bytes: int | None = None
+    download_key: Sealed | None = None
+    sha1: str | None = None
+    completed_downloads: int = 0
+    ready: datetime | None = None
+    reason: str = ""
+
+    @property
+    def state(self) -> RestoreState:
+        return (self.status, self.delivery_status)
+
+
+def archive_name(*, replica_set_name: str, timestamp: OplogTimestamp, job_id: RestoreJobId) -> str:
+    """The name of the download and, without `.tar.gz`, of the directory inside it (contract 6.5)."""
+    return f"{replica_set_name}-{timestamp.seconds}-{job_id}.tar.gz"

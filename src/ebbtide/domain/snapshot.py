@@ -1,0 +1,50 @@
+"""A snapshot as the catalog lists it. The repository's manifest is the truth; this can be rebuilt from it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
+from ebbtide.domain.optime import OplogTimestamp
+
+
+class SnapshotState(StrEnum):
+    """Where a snapshot is."""
+
+    IN_PROGRESS = "IN_PROGRESS"  # being taken, or waiting to be
+    COMPLETE = "COMPLETE"  # committed in the repository
+    FAILED = "FAILED"  # given up; nothing of it is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The data of one replica set at one moment.
+
+    `created` is when it was asked for. `stable_timestamp` (T_s) is where a plain mongod opens the files;
+    `applied_timestamp` (T_a ≥ T_s) is the newest entry of the oplog inside them. All sizes in bytes:
+    `file_size` of the files, `stored` the stored length of all of them, `new_stored` what this snapshot added.
+    """
+
+    id: SnapshotId
+    group_id: GroupId
+    cluster_id: ClusterId
+    cluster_name: str
+    replica_set_name: str
+    created: datetime
+    state: SnapshotState
+    completed: datetime | None = None
+    parent_id: SnapshotId | None = None
+    stable_timestamp: OplogTimestamp | None = None
+    applied_timestamp: OplogTimestamp | None = None
+    mongod_version: str = ""
+    fcv: str = ""
+    machine: str = ""
+    data_size_bytes: int = 0
+    storage_size_bytes: int = 0
+    file_size_bytes: int = 0
+    stored_bytes: int = 0
+    new_stored_bytes: int = 0
+    lock_seconds: float | None = None
+    do_not_delete: bool = False
+    expires: datetime | None = None
+    error: str = ""

@@ -1,6 +1,5 @@
 """Records to catalog documents and back: `id` becomes `_id`, everything else keeps its name."""
 
-from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
@@ -8,9 +7,15 @@ from pydantic import TypeAdapter
 R = TypeVar("R")
 
 
-@lru_cache(maxsize=256)
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
 def _adapter(record_type: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record_type)
+    # Building one takes milliseconds; the record types are few.
+    adapter = _adapters.get(record_type)
+    if adapter is None:
+        adapter = _adapters[record_type] = TypeAdapter(record_type)
+    return adapter
 
 
 def to_document(record: Any) -> dict[str, Any]:

@@ -1,0 +1,273 @@
+"""The repository: everything that Ebbtide keeps of the clusters' data, readable without the catalog.
+
+    repository.json                                format version, id, block size, compression, encryption
+    <cluster id>/<replica set>/packs/<pack id>     stored blocks
+    <cluster id>/<replica set>/recipes/<2 hex>/<hash>
+    <cluster id>/<replica set>/snapshots/<id>      manifest: the commit point of a snapshot
+
+Invariants
+  * write order: packs → recipes → manifest; each is durable before the next names it
+  * an object is never changed; a snapshot exists exactly when its manifest does
+Crash: unreferenced packs and recipes at worst. All methods may be called from any thread.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from urllib.parse import quote, unquote
+
+from blake3 import blake3
+
+from ebbtide.domain.ids import ClusterId, SnapshotId, is_id, new_id
+from ebbtide.errors import IntegrityError, NotFound, ObjectNotFound, Refused
+from ebbtide.repository.block import BLOCK_BYTES
+from ebbtide.repository.manifest import (
+    MANIFEST_BYTES_MAX,
+    Manifest,
+    Stretch,
+    decode_manifest,
+    decode_stretch,
+    encode_manifest,
+)
+from ebbtide.repository.recipe import RECIPE_BYTES_MAX, Recipe, recipe_hash
+from ebbtide.repository.untrusted import format_moment, parse_json
+from ebbtide.storage.protocol import Storage
+
+HEADER_NAME = "repository.json"
+FORMAT_VERSION = 1
+
+_HEADER_BYTES_MAX = 64 * 1024
+_FORMAT = "ebbtide-repository"
+
+
+def never_cancelled() -> None:
+    """The check of somebody who does not cancel."""
+
+
+class ReplicaSetStore:
+    """The part of a repository that belongs to one replica set of one cluster."""
+
+    def __init__(self, storage: Storage, *, cluster_id: ClusterId, replica_set_name: str) -> None:
+        self.storage = storage
+        self.cluster_id = cluster_id
+        self.replica_set_name = replica_set_name
+        self._prefix = f"{cluster_id}/{encode_part(replica_set_name)}"
+
+    def pack_name(self, pack_id: str) -> str:
+        return f"{self._prefix}/packs/{pack_id}"
+
+    def recipe_name(self, hash_hex: str) -> str:
+        return f"{self._prefix}/recipes/{hash_hex[:2]}/{hash_hex}"
+
+    def manifest_name(self, snapshot_id: SnapshotId) -> str:
+        return f"{self._prefix}/snapshots/{snapshot_id}"
+
+    def load_recipe(self, stretch: Stretch, *, snapshot_id: SnapshotId) -> Recipe:
+        """The recipe of a stretch of that snapshot, checked.
+
+        Raises IntegrityError or ObjectNotFound, naming the recipe, or the manifest that holds it.
+        """
+        if stretch.inline is not None:
+            return decode_stretch(stretch, stretch.inline, object_name=self.manifest_name(snapshot_id))
+        if stretch.recipe_hash is None:
+            raise IntegrityError(self.manifest_name(snapshot_id), "has a stretch without a recipe")
+        name = self.recipe_name(stretch.recipe_hash)
+        data = self.storage.get(name, limit=RECIPE_BYTES_MAX)
+        if recipe_hash(data) != stretch.recipe_hash:
+            raise IntegrityError(name, "does not match its name")
+        return decode_stretch(stretch, data, object_name=name)
+
+    def commit(self, manifest: Manifest, *, parent: Manifest | None = None) -> None:
+        """Make the snapshot exist: the sole commit point. Idempotent for the same manifest.
+
+        Everything it names is looked for first: each recipe, and each pack of the recipes that `parent` (a committed
+        manifest, already trusted) does not share. Raises IntegrityError naming what is absent or too short, and
+        Refused if a different snapshot has this id, or if the manifest belongs to another replica set.
+        """
+        name = self.manifest_name(manifest.snapshot_id)
+        self._require_own(manifest)
+        encoded = encode_manifest(manifest)
+        decode_manifest(encoded, object_name=name)  # what cannot be read back must not be written
+        if self.has_snapshot(manifest.snapshot_id):
+            if self.load_manifest(manifest.snapshot_id) == manifest:
+                return
+            raise Refused(f"another snapshot {manifest.snapshot_id} is committed already")
+        self._require_objects(manifest, parent)
+        self.storage.put(name, [encoded])
+
+    def has_snapshot(self, snapshot_id: SnapshotId) -> bool:
+        try:
+            self.storage.size(self.manifest_name(snapshot_id))
+        except ObjectNotFound:
+            return False
+        return True
+
+    def load_manifest(self, snapshot_id: SnapshotId) -> Manifest:
+        """The manifest of a committed snapshot. ObjectNotFound if there is none, IntegrityError if it is damaged."""
+        name = self.manifest_name(snapshot_id)
+        manifest = decode_manifest(self.storage.get(name, limit=MANIFEST_BYTES_MAX), object_name=name)
+        if manifest.snapshot_id != snapshot_id or not self._owns(manifest):
+            raise IntegrityError(name, "is the manifest of another snapshot")
+        return manifest
+
+    def iter_snapshot_ids(self) -> Iterator[SnapshotId]:
+        """Every committed snapshot, oldest first."""
+        found = [
+            object_.name.rpartition("/")[2]
+            for object_ in self.storage.iter_objects(f"{self._prefix}/snapshots/")
+        ]
+        for snapshot_id in sorted(found):
+            if is_id(snapshot_id):
+                yield SnapshotId(snapshot_id)
+
+    def discard_attempts(self, snapshot_id: SnapshotId) -> int:
+        """Remove the packs that interrupted attempts at an uncommitted snapshot left; how many there were is returned.
+
+        Only for the worker that holds the snapshot's lease: no attempt may be running. Idempotent. Raises Refused if
+        the snapshot is committed. Recipes of the attempts stay for prune: they are small and nothing names them.
+        """
+        if self.has_snapshot(snapshot_id):
+            raise Refused(f"snapshot {snapshot_id} is committed; its packs are in use")
+        left = [object_.name for object_ in self.storage.iter_objects(self.pack_name(f"{snapshot_id}-"))]
+        for name in left:
+            self.storage.delete(name)
+        return len(left)
+
+    def _require_own(self, manifest: Manifest) -> None:
+        if not self._owns(manifest):
+            raise Refused(f"snapshot {manifest.snapshot_id} does not belong to {self._prefix}")
+
+    def _owns(self, manifest: Manifest) -> bool:
+        return (manifest.cluster_id, manifest.replica_set_name) == (self.cluster_id, self.replica_set_name)
+
+    def _require_objects(self, manifest: Manifest, parent: Manifest | None) -> None:
+        """Raises IntegrityError for an object that the manifest needs and the storage does not hold."""
+        packs = self._sizes(f"{self._prefix}/packs/")
+        recipes = self._sizes(f"{self._prefix}/recipes/")
+        trusted = (
+            set() if parent is None else {stretch for entry in parent.files for stretch in entry.stretches}
+        )
+        for stretch in (stretch for entry in manifest.files for stretch in entry.stretches):
+            if stretch.recipe_hash is not None and self.recipe_name(stretch.recipe_hash) not in recipes:
+                raise IntegrityError(
+                    self.recipe_name(stretch.recipe_hash), "is absent, but the snapshot needs it"
+                )
+            if stretch in trusted:
+                continue
+            recipe = self.load_recipe(stretch, snapshot_id=manifest.snapshot_id)
+            for run in recipe.runs:
+                name = self.pack_name(run.pack_id)
+                length = recipe.stored_length(first_block=run.first_block, block_count=run.block_count)
+                if packs.get(name, 0) < run.offset + length:
+                    raise IntegrityError(name, "is absent or too short, but the snapshot needs it")
+
+    def _sizes(self, prefix: str) -> dict[str, int]:
+        return {found.name: found.size_bytes for found in self.storage.iter_objects(prefix)}
+
+
+class Repository:
+    """A repository on a storage; make one with `create` or `open`."""
+
+    def __init__(self, storage: Storage, *, repository_id: str) -> None:
+        self.storage = storage
+        self.id = repository_id
+
+    @classmethod
+    def create(cls, storage: Storage, *, now: datetime) -> "Repository":
+        """Begin a repository on an empty storage. Raises Refused if there is one already."""
+        try:
+            storage.size(HEADER_NAME)
+        except ObjectNotFound:
+            pass
+        else:
+            raise Refused("the storage holds a repository already", hint="open it, or choose an empty place")
+        repository_id = new_id()
+        storage.put(HEADER_NAME, [encode_header(repository_id=repository_id, created=now)])
+        return cls(storage, repository_id=repository_id)
+
+    @classmethod
+    def open(cls, storage: Storage) -> "Repository":
+        """The repository on a storage.
+
+        Raises NotFound if there is none, IntegrityError if its header is damaged, and Refused if it was written in a
+        format that this version does not know.
+        """
+        try:
+            data = storage.get(HEADER_NAME, limit=_HEADER_BYTES_MAX)
+        except ObjectNotFound:
+            raise NotFound(
+                "the storage holds no repository", hint="check its path, or begin a new one there"
+            ) from None
+        return cls(storage, repository_id=parse_header(data))
+
+    def replica_set(self, cluster_id: ClusterId, replica_set_name: str) -> ReplicaSetStore:
+        """The part that belongs to one replica set; it need not hold anything yet."""
+        return ReplicaSetStore(self.storage, cluster_id=cluster_id, replica_set_name=replica_set_name)
+
+    def iter_replica_sets(self) -> Iterator[ReplicaSetStore]:
+        """Every replica set that has at least one object, found by the objects' names alone."""
+        found = set()
+        for object_ in self.storage.iter_objects(""):
+            parts = object_.name.split("/")
+            if len(parts) > 3 and is_id(parts[0]):
+                found.add((ClusterId(parts[0]), decode_part(parts[1])))
+        for cluster_id, replica_set_name in sorted(found):
+            yield self.replica_set(cluster_id, replica_set_name)
+
+
+def encode_header(*, repository_id: str, created: datetime) -> bytes:
+    """The bytes of `repository.json`."""
+    return _render_header(
+        {
+            "format": _FORMAT,
+            "version": FORMAT_VERSION,
+            "id": repository_id,
+            "blockBytes": BLOCK_BYTES,
+            "compression": "gzip",
+            "encryption": None,
+            "created": format_moment(created),
+        }
+    )
+
+
+def parse_header(data: bytes) -> str:
+    """The repository's id. Raises IntegrityError for a damaged header, Refused for one of another format."""
+    fields = parse_json(data, object_name=HEADER_NAME)
+    values = {name: value for name, value in json.loads(data).items() if name != "checksum"}
+    # Rendering again and comparing bytes leaves no bit of the object out of the checksum.
+    if _render_header(values) != data:
+        raise IntegrityError(HEADER_NAME, "does not match its checksum", hint="it is never edited by hand")
+    known: dict[str, Callable[[object], bool]] = {
+        "format": lambda value: value == _FORMAT,
+        "version": lambda value: value == FORMAT_VERSION,
+        "id": is_id,
+        "blockBytes": lambda value: value == BLOCK_BYTES,
+        "compression": lambda value: value == "gzip",
+        "encryption": lambda value: value is None,
+        "created": lambda value: isinstance(value, str),
+    }
+    unknown = sorted(set(values) - set(known))
+    wrong = [
+        f"{name} {values.get(name)!r}" for name, is_known in known.items() if not is_known(values.get(name))
+    ]
+    if unknown or wrong:
+        raise Refused(
+            f"{HEADER_NAME}: this version does not know {', '.join(unknown + wrong)}",
+            hint="open the repository with the version of Ebbtide that wrote it, or a newer one",
+        )
+    return fields.text("id")
+
+
+def encode_part(name: str) -> str:
+    """Any text as one part of an object's name: percent-encoded, never "." or ".."."""
+    encoded = quote(name, safe="")
+    return encoded.replace(".", "%2E") if encoded in (".", "..") else encoded
+
+
+def decode_part(part: str) -> str:
+    return unquote(part)
+
+
+def _render_header(values: dict[str, object]) -> bytes:
+    body = json.dumps(values, indent=1)
+    return (json.dumps(values | {"checksum": blake3(body.encode()).hexdigest()}, indent=1) + "\n").encode()

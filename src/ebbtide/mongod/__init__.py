@@ -1,0 +1,1 @@
+"""The mongod processes that Ebbtide runs: binary, options, ports, process."""

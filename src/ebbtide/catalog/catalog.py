@@ -19,6 +19,7 @@ from ebbtide.catalog.groups import ApiKeyCollection, GroupCollection
 from ebbtide.catalog.jobs import JobCollection
 from ebbtide.catalog.restore_jobs import RestoreJobCollection, TransferCollection
 from ebbtide.catalog.snapshots import SnapshotCollection
+from ebbtide.catalog.workers import WorkerCollection
 
 
 class Catalog:
@@ -36,6 +37,7 @@ class Catalog:
         self.transfers = TransferCollection(self._database)
         self.jobs = JobCollection(self._database)
         self.events = EventCollection(self._database)
+        self.workers = WorkerCollection(self._database)
 
     @classmethod
     def connect(cls, uri: str, *, timeout_seconds: float = 10.0) -> "Catalog":

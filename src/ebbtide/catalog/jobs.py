@@ -16,7 +16,6 @@ from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.job import Job, JobKind, JobState
-from ebbtide.domain.progress import Progress
 
 _QUEUED = JobState.QUEUED.value
 _RUNNING = JobState.RUNNING.value
@@ -89,10 +88,6 @@ class JobCollection:
     def record(self, job_id: str, *, worker_id: str, **changes: Any) -> Job | None:
         """Change fields of a job that `worker_id` holds."""
         return self._update_mine(job_id, worker_id, {k: to_value(v) for k, v in changes.items()})
-
-    @translated
-    def record_progress(self, job_id: str, *, worker_id: str, progress: Progress) -> None:
-        self._update_mine(job_id, worker_id, {"progress": to_value(progress)})
 
     @translated
     def request_cancel(self, job_id: str) -> Job | None:

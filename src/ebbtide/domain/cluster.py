@@ -24,7 +24,8 @@ class ClusterState(StrEnum):
 class Cluster:
     """A replica set under backup.
 
-    `uri` holds no credentials. `password` and `keyfile` are sealed with this record's id.
+    `uri` holds no credentials. `password` and `keyfile` are sealed with this record's id. `head_host` and
+    `head_port` are where the set's members reach the head.
     """
 
     id: ClusterId
@@ -40,6 +41,9 @@ class Cluster:
     fcv: str
     state: ClusterState
     created: datetime
+    head_host: str
+    head_port: int
+    oplog_bytes: int = 0
 
 
 class HeadState(StrEnum):

@@ -1,0 +1,49 @@
+"""Reaching a cluster's set and its head with the secrets that the catalog holds sealed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import MongoClient
+
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.replica_set import join_host_port
+from ebbtide.mongod.deployment import Credentials, connect_to_member, connect_to_set
+from ebbtide.sealing import ServiceKey
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAccess:
+    """How to reach one cluster. Made anew whenever the cluster's record changes."""
+
+    cluster: Cluster
+    service_key: ServiceKey
+
+    def credentials(self) -> Credentials | None:
+        """Who to log in as; None where the set asks for nobody. Raises SealBroken."""
+        cluster = self.cluster
+        if cluster.username is None or cluster.password is None:
+            return None
+        password = self.service_key.open(cluster.password, record_id=cluster.id).decode()
+        return Credentials(username=cluster.username, password=password, auth_source=cluster.auth_source)
+
+    def keyfile(self) -> str | None:
+        """The keyfile's contents, where the set has one. Raises SealBroken."""
+        if self.cluster.keyfile is None:
+            return None
+        return self.service_key.open(self.cluster.keyfile, record_id=self.cluster.id).decode()
+
+    def set_client(self, *, timeout_seconds: float = 10.0) -> MongoClient[Document]:
+        return connect_to_set(self.cluster.uri, self.credentials(), timeout_seconds=timeout_seconds)
+
+    def member_client(
+        self, host_port: str, *, login: bool = True, timeout_seconds: float = 10.0
+    ) -> MongoClient[Document]:
+        """One member alone. `login=False` before the head has the set's users."""
+        credentials = self.credentials() if login else None
+        return connect_to_member(host_port, credentials, timeout_seconds=timeout_seconds)
+
+    def head_client(self, *, login: bool = True, timeout_seconds: float = 10.0) -> MongoClient[Document]:
+        address = join_host_port(self.cluster.head_host, self.cluster.head_port)
+        return self.member_client(address, login=login, timeout_seconds=timeout_seconds)

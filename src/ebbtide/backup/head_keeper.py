@@ -1,0 +1,475 @@
+"""Keeping one head: start → join → follow, restart it when it dies, and take it out of its set in the end.
+
+A keeper holds the head's lease and acts alone. It looks at what is there (process, set, catalog), asks
+`decide_head_action` for the next step, does that, and looks again; so a crash anywhere is taken up from what is there.
+
+Files of a head, in heads/<cluster id>/:  db/ (dbpath)  mongod.log  mongod.json (identity)  keyfile (0600)
+
+Threads: `tick` is called by the keeper's own thread; `is_ready` and `stop` from others.
+"""
+
+import shutil
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pymongo import MongoClient
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.head_connection import ClusterAccess
+from ebbtide.backup.head_lock import unlock_wholly
+from ebbtide.crash_points import reach
+from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.head import HeadAction, HeadSight, decide_head_action
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.replica_set import (
+    find_in_status,
+    find_member,
+    join_host_port,
+    major_version,
+    plan_add_head,
+    plan_remove_head,
+    voting_hosts,
+)
+from ebbtide.errors import EbbtideError, HeadUnavailable, LeaseLost, MongodBinaryMissing, MongodError
+from ebbtide.events import record_event
+from ebbtide.mongod import deployment
+from ebbtide.mongod.binary import find_mongod, mongod_version
+from ebbtide.mongod.options import MongodOptions, Tcp
+from ebbtide.mongod.process import MongodProcess
+
+Document = dict[str, Any]
+
+LEASE = timedelta(seconds=15)
+TICK_SECONDS = 1.0
+LISTED_CHECK_SECONDS = 30.0
+RESTART_DELAY_MAX_SECONDS = 30.0
+STOP_SECONDS = 10.0
+
+_log = structlog.get_logger()
+
+
+class HeadKeeper:
+    """Looks after the head of one cluster for as long as this worker holds its lease."""
+
+    def __init__(self, cluster_id: ClusterId, context: BackupContext) -> None:
+        self.cluster_id = cluster_id
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._stopping = threading.Event()
+        self._ready = threading.Event()
+        self._process: MongodProcess | None = None
+        self._lock_recovered = False
+        self._listed: bool | None = None
+        self._listed_at = float("-inf")
+        self._restart_at = float("-inf")
+        self._set_client: MongoClient[Document] | None = None
+        self._head_client: MongoClient[Document] | None = None
+        self._anonymous_client: MongoClient[Document] | None = None
+        self._total_bytes: int | None = None
+
+    # --- from other threads -------------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the head is ours, running and following: snapshot jobs of this cluster may be claimed."""
+        return self._ready.is_set()
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def run(self) -> None:
+        """Keep the head until `stop`. Never raises for what the head or its set does."""
+        while not self._stopping.is_set():
+            try:
+                if not self.tick():
+                    break
+            except LeaseLost as error:
+                _log.warning("head.lease_lost", cluster_id=self.cluster_id, message=str(error))
+                break
+            except EbbtideError as error:
+                self._ready.clear()
+                _log.warning("head.trouble", cluster_id=self.cluster_id, message=str(error))
+                self._note_trouble(error)
+            self._stopping.wait(TICK_SECONDS)
+        self._ready.clear()
+        self._close_clients()
+
+    def stop(self) -> None:
+        """Ask `run` to return; the head's mongod goes on running."""
+        self._stopping.set()
+
+    def stop_mongod(self) -> None:
+        """Stop the head's mongod, for a worker that shuts down. Call it after `run` has returned."""
+        process = self._process or MongodProcess.find_running(self._identity_path())
+        if process is not None:
+            process.stop(timeout_seconds=STOP_SECONDS)
+
+    # --- one look ------------------------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """Look and act once; False when there is nothing left to keep."""
+        cluster = self._catalog.clusters.find(self.cluster_id)
+        now = self._clock.now()
+        head = self._catalog.heads.claim(
+            self.cluster_id, worker_id=self._context.worker_id, now=now, until=now + LEASE
+        )
+        if head is None:
+            raise LeaseLost("another worker keeps this head")
+        if cluster is None or (cluster.state is ClusterState.REMOVED and head.state is HeadState.GONE):
+            return False
+        access = self._context.access(cluster)
+        action = decide_head_action(
+            is_wanted=cluster.state is ClusterState.ACTIVE,
+            state=head.state,
+            joined_once=head.joined_once,
+            sight=self._look(cluster, head, access),
+        )
+        if action is not HeadAction.FOLLOW:
+            self._ready.clear()
+        match action:
+            case HeadAction.NOTHING:
+                pass
+            case HeadAction.START:
+                self._start(cluster, head, access)
+            case HeadAction.JOIN:
+                self._join(cluster, head, access)
+            case HeadAction.WATCH_SYNC:
+                self._watch_sync(cluster, head, access)
+            case HeadAction.FOLLOW:
+                self._follow(cluster, head, access)
+            case HeadAction.LEAVE:
+                self._leave(cluster, head, access)
+            case HeadAction.REPORT_DROPPED:
+                self._fail(
+                    cluster,
+                    "the set's configuration does not list the head any more: somebody took it out. To have it back, "
+                    f"remove the cluster and add it again: ebbtide clusters remove {cluster.name}",
+                )
+        return True
+
+    def _look(self, cluster: Cluster, head: Head, access: ClusterAccess) -> HeadSight:
+        if self._process is None:
+            self._process = MongodProcess.find_running(self._identity_path())
+        running = self._process is not None and self._process.is_running()
+        if not running:
+            self._process = None
+            return HeadSight(is_running=False, is_listed=None, is_secondary=False)
+        if not self._lock_recovered:
+            self._recover_lock(head, access)
+        hello: Document = {}
+        try:
+            hello = deployment.run_admin(self._head(access), "hello")
+        except EbbtideError as error:
+            _log.debug("head.no_answer", cluster_id=cluster.id, message=str(error))
+        due = self._clock.monotonic() - self._listed_at > LISTED_CHECK_SECONDS
+        if head.joined_once and due and cluster.state is ClusterState.ACTIVE:
+            self._listed = self._ask_listed(head, access)
+            self._listed_at = self._clock.monotonic()
+        return HeadSight(
+            is_running=True, is_listed=self._listed, is_secondary=bool(hello.get("secondary", False))
+        )
+
+    def _ask_listed(self, head: Head, access: ClusterAccess) -> bool | None:
+        try:
+            configuration = deployment.get_configuration(self._set(access))
+        except EbbtideError:
+            return None
+        return find_member(configuration, head.host, head.port) is not None
+
+    def _recover_lock(self, head: Head, access: ClusterAccess) -> None:
+        """Undo a lock that a worker before us left: the catalog says that there may be one."""
+        if head.lock_job_id is not None:
+            client = access.head_client(timeout_seconds=5)
+            try:
+                undone = unlock_wholly(client)
+            finally:
+                client.close()
+            self._update(lock_job_id=None)
+            _log.info("head.lock_recovered", cluster_id=self.cluster_id, locks=undone)
+        self._lock_recovered = True
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def _start(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        if head.joined_once and head.state is not HeadState.DOWN:
+            self._set_state(HeadState.DOWN, "its mongod is not running; it is being started again")
+            self._event(
+                cluster, EventLevel.WARNING, "head.down", f"the head of {cluster.name} is not running"
+            )
+        if self._clock.monotonic() < self._restart_at:
+            return
+        delay = min(RESTART_DELAY_MAX_SECONDS, 2.0 ** min(head.restarts, 5))
+        self._restart_at = self._clock.monotonic() + delay
+        binary = self._binary(cluster)
+        self._write_keyfile(cluster, access)
+        directory = self._directory(cluster)
+        options = MongodOptions(
+            dbpath=directory / "db",
+            log_path=directory / "mongod.log",
+            listen=Tcp(host=head.host, port=head.port),
+            cache_gb=self._context.settings.number("head.cache_gb"),
+            replica_set_name=cluster.replica_set_name,
+            keyfile=self._keyfile_path(cluster) if cluster.keyfile is not None else None,
+            oplog_size_mb=max(1, cluster.oplog_bytes // 1024**2) if cluster.oplog_bytes else None,
+        )
+        # A head that died alone has lost its lock; one that we find later may still hold it.
+        self._process = MongodProcess.start(
+            binary, options, identity_path=self._identity_path(), ready_seconds=60
+        )
+        self._lock_recovered = False
+        reach("head.started")
+        if head.joined_once:
+            self._update(restarts=head.restarts + 1)
+            self._event(cluster, EventLevel.INFO, "head.restarted", f"the head of {cluster.name} runs again")
+
+    def _binary(self, cluster: Cluster) -> Path:
+        binary = find_mongod(self._context.settings.text("mongod"))
+        ours, wanted = mongod_version(binary), cluster.mongod_version
+        if major_version(ours) != major_version(wanted):
+            raise MongodBinaryMissing(
+                f"the head of {cluster.name} needs mongod {major_version(wanted)}, and {binary} is {ours}",
+                hint="set EBBTIDE_MONGOD to a mongod of that version",
+            )
+        return binary
+
+    def _write_keyfile(self, cluster: Cluster, access: ClusterAccess) -> None:
+        keyfile = access.keyfile()
+        if keyfile is None:
+            return
+        path = self._keyfile_path(cluster)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(keyfile)
+
+    def _join(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        self._set_state(HeadState.JOINING, "the set is being asked to take the head")
+        self._total_bytes = deployment.data_bytes(self._set(access))
+        deployment.reconfigure(self._set(access), lambda c: plan_add_head(c, host=head.host, port=head.port))
+        reach("head.joined")
+        problems = self._find_unreached(head, access)
+        if problems:
+            deployment.reconfigure(
+                self._set(access), lambda c: plan_remove_head(c, host=head.host, port=head.port)
+            )
+            self._fail(
+                cluster,
+                "the head was taken out of the set again: "
+                + "; ".join(problems)
+                + ". Register the cluster again "
+                "with --head-host, a name of this machine that every member can resolve and reach",
+            )
+            return
+        configuration = deployment.get_configuration(self._set(access))
+        member = find_member(configuration, head.host, head.port)
+        self._listed, self._listed_at = True, self._clock.monotonic()
+        self._set_state(
+            HeadState.SYNCING,
+            "initial sync copies the data",
+            joined_once=True,
+            member_id=int(member["_id"]) if member is not None else None,
+            sync_started=self._clock.now(),
+            sync_done_bytes=0,
+            sync_total_bytes=self._total_bytes,
+        )
+        self._event(
+            cluster,
+            EventLevel.INFO,
+            "head.joined",
+            f"the head of {cluster.name} is a hidden member of the set: {join_host_port(head.host, head.port)}",
+        )
+
+    def _find_unreached(self, head: Head, access: ClusterAccess) -> list[str]:
+        """Who could not reach the head within the time that the settings give, one sentence each."""
+        deadline = self._clock.monotonic() + self._context.settings.number("head.reach_seconds")
+        address = join_host_port(head.host, head.port)
+        waiting = {host: f"{host} does not list it yet" for host in self._voting(access)}
+        while waiting and self._clock.monotonic() < deadline and not self._stopping.is_set():
+            for host in list(waiting):
+                problem = self._ask_reaches(host, address, access)
+                if problem is None:
+                    del waiting[host]
+                else:
+                    waiting[host] = problem
+            if waiting:
+                self._renew_lease()
+                self._stopping.wait(0.3)
+        if self._stopping.is_set() and waiting:
+            raise HeadUnavailable("the worker stops")
+        return sorted(waiting.values())
+
+    def _voting(self, access: ClusterAccess) -> list[str]:
+        return voting_hosts(deployment.get_configuration(self._set(access)))
+
+    def _ask_reaches(self, host: str, address: str, access: ClusterAccess) -> str | None:
+        """None if the member `host` reaches the head at `address`, else a sentence."""
+        client = access.member_client(host, timeout_seconds=3)
+        try:
+            seen = find_in_status(deployment.run_admin(client, "replSetGetStatus"), address)
+        except EbbtideError as error:
+            return f"{host} could not be asked whether it reaches {address} ({error.message})"
+        finally:
+            client.close()
+        if seen is None:
+            return f"{host} does not list {address} yet"
+        if seen.get("health") == 1:
+            return None
+        reason = seen.get("lastHeartbeatMessage") or "no heartbeat was answered"
+        return f"{host} could not reach the head at {address} ({reason})"
+
+    def _watch_sync(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        if head.state is HeadState.DOWN:
+            self._update(message="its mongod runs again and catches up")
+            return
+        done = _bytes_below(self._directory(cluster) / "db")
+        total = head.sync_total_bytes
+        self._update(sync_done_bytes=min(done, total) if total else done)
+
+    def _follow(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        try:
+            lag = _lag_seconds(deployment.run_admin(self._head(access, login=True), "replSetGetStatus"), head)
+        except deployment.DeploymentError as error:
+            if error.code == deployment.AUTHENTICATION_FAILED:
+                # The users arrive with the data: log in anew next time.
+                self._close_clients()
+            raise HeadUnavailable(f"the head cannot be asked: {error.message}") from error
+        if head.state is HeadState.FOLLOWING:
+            self._update(lag_seconds=lag, message="")
+        else:
+            was_syncing = head.state is HeadState.SYNCING
+            self._set_state(
+                HeadState.FOLLOWING,
+                "",
+                lag_seconds=lag,
+                sync_done_bytes=head.sync_total_bytes,
+            )
+            if was_syncing:
+                self._event(
+                    cluster, EventLevel.INFO, "head.synced", f"the head of {cluster.name} follows its set"
+                )
+        self._ready.set()
+
+    def _leave(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        self._set_state(HeadState.LEAVING, "it is being taken out of the set")
+        if self._process is None:
+            self._process = MongodProcess.find_running(self._identity_path())
+        deployment.reconfigure(
+            self._set(access), lambda c: plan_remove_head(c, host=head.host, port=head.port)
+        )
+        reach("head.left")
+        if self._process is not None:
+            self._process.stop(timeout_seconds=STOP_SECONDS)
+        shutil.rmtree(self._directory(cluster), ignore_errors=True)
+        reach("head.files_removed")
+        self._set_state(HeadState.GONE, "")
+        self._catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
+        self._event(
+            cluster, EventLevel.INFO, "cluster.removed", f"{cluster.name} is removed; its snapshots stay"
+        )
+
+    # --- records --------------------------------------------------------------------------------------------------
+
+    def _fail(self, cluster: Cluster, message: str) -> None:
+        self._set_state(HeadState.FAILED, message)
+        self._event(cluster, EventLevel.ERROR, "head.failed", f"the head of {cluster.name} failed: {message}")
+
+    def _set_state(self, state: HeadState, message: str, **changes: Any) -> None:
+        head = self._catalog.heads.find(self.cluster_id)
+        if head is not None and head.state is not state:
+            changes["state_since"] = self._clock.now()
+        self._update(state=state, message=message, **changes)
+
+    def _update(self, **changes: Any) -> None:
+        updated = self._catalog.heads.update(
+            self.cluster_id, worker_id=self._context.worker_id, now=self._clock.now(), **changes
+        )
+        if updated is None:
+            raise LeaseLost("another worker keeps this head")
+
+    def _renew_lease(self) -> None:
+        now = self._clock.now()
+        until = now + LEASE
+        if (
+            self._catalog.heads.claim(
+                self.cluster_id, worker_id=self._context.worker_id, now=now, until=until
+            )
+            is None
+        ):
+            raise LeaseLost("another worker keeps this head")
+
+    def _note_trouble(self, error: EbbtideError) -> None:
+        try:
+            self._update(message=error.message)
+        except EbbtideError:
+            _log.debug("head.trouble_not_recorded", cluster_id=self.cluster_id)
+        if isinstance(error, MongodError):
+            self._process = None
+
+    def _event(self, cluster: Cluster, level: EventLevel, kind: str, message: str) -> None:
+        record_event(
+            self._catalog,
+            self._clock,
+            level=level,
+            kind=kind,
+            message=message,
+            group_id=cluster.group_id,
+            cluster_id=cluster.id,
+        )
+
+    # --- connections and places -----------------------------------------------------------------------------------
+
+    def _set(self, access: ClusterAccess) -> MongoClient[Document]:
+        if self._set_client is None:
+            self._set_client = access.set_client()
+        return self._set_client
+
+    def _head(self, access: ClusterAccess, *, login: bool = False) -> MongoClient[Document]:
+        """The head without login for `hello`, which it answers before it has any users."""
+        if login:
+            if self._head_client is None:
+                self._head_client = access.head_client(timeout_seconds=5)
+            return self._head_client
+        if self._anonymous_client is None:
+            self._anonymous_client = access.head_client(login=False, timeout_seconds=3)
+        return self._anonymous_client
+
+    def _close_clients(self) -> None:
+        for client in (self._set_client, self._head_client, self._anonymous_client):
+            if client is not None:
+                client.close()
+        self._set_client = self._head_client = self._anonymous_client = None
+
+    def _directory(self, cluster: Cluster) -> Path:
+        return self._context.head_directory(cluster)
+
+    def _identity_path(self) -> Path:
+        return self._context.directory.heads / self.cluster_id / "mongod.json"
+
+    def _keyfile_path(self, cluster: Cluster) -> Path:
+        return self._directory(cluster) / "keyfile"
+
+
+def _bytes_below(directory: Path) -> int:
+    """Bytes that data files take below `directory`; files that vanish meanwhile count as nothing."""
+    total = 0
+    for path in directory.rglob("*.wt"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def _lag_seconds(status: Document, head: Head) -> float | None:
+    """How far the head is behind the primary; None while there is no primary."""
+    own = find_in_status(status, join_host_port(head.host, head.port))
+    primary = next((m for m in status["members"] if m.get("stateStr") == "PRIMARY"), None)
+    if own is None or primary is None or "optimeDate" not in own or "optimeDate" not in primary:
+        return None
+    return max(0.0, float((primary["optimeDate"] - own["optimeDate"]).total_seconds()))

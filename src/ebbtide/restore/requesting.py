@@ -1,0 +1,107 @@
+"""Asking for a restore by download, and taking that back.
+
+Crash between record and job: the worker enqueues the job of a restore that lacks one (`enqueue_restore` is
+repeatable).
+"""
+
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import Clock
+from ebbtide.crash_points import reach
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import RestoreJobId, new_id
+from ebbtide.domain.job import Job, JobKind, JobState, job_id
+from ebbtide.domain.restore_job import NEW, RestoreEvent, RestoreJob, archive_name
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.errors import Refused
+from ebbtide.events import record_event
+
+
+class SnapshotNotComplete(Refused):
+    """Only a complete snapshot can be restored."""
+
+
+def request_http_restore(
+    *,
+    cluster: Cluster,
+    snapshot: Snapshot,
+    expiration_hours: int,
+    max_downloads: int,
+    catalog: Catalog,
+    clock: Clock,
+    actor: str,
+) -> RestoreJob:
+    """Record a restore job whose result is a download link. Raises SnapshotNotComplete."""
+    if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
+        raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
+    restore_id = RestoreJobId(new_id())
+    job = RestoreJob(
+        id=restore_id,
+        group_id=cluster.group_id,
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        replica_set_name=snapshot.replica_set_name,
+        snapshot_id=snapshot.id,
+        created=clock.now(),
+        status=NEW[0],
+        delivery_status=NEW[1],
+        timestamp=snapshot.stable_timestamp,
+        expiration_hours=expiration_hours,
+        max_downloads=max_downloads,
+        requested_by=actor,
+        file_name=archive_name(
+            replica_set_name=snapshot.replica_set_name, timestamp=snapshot.stable_timestamp, job_id=restore_id
+        ),
+    )
+    catalog.restore_jobs.insert(job)
+    enqueue_restore(job, catalog=catalog, clock=clock)
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="restore.requested",
+        message=f"a download of snapshot {snapshot.id} of {cluster.name} was asked for",
+        group_id=cluster.group_id,
+        cluster_id=cluster.id,
+        subject_id=job.id,
+        actor=actor,
+    )
+    return job
+
+
+def enqueue_restore(job: RestoreJob, *, catalog: Catalog, clock: Clock) -> None:
+    """Give a restore its job; harmless where it has one."""
+    now = clock.now()
+    catalog.jobs.enqueue(
+        Job(
+            id=job_id(JobKind.RESTORE, job.id),
+            kind=JobKind.RESTORE,
+            subject_id=job.id,
+            group_id=job.group_id,
+            cluster_id=job.cluster_id,
+            state=JobState.QUEUED,
+            created=now,
+            not_before=now,
+        )
+    )
+    reach("restore.recorded")
+
+
+def cancel_restore_job(job: RestoreJob, *, catalog: Catalog, clock: Clock, actor: str) -> RestoreJob | None:
+    """Stop a restore job and kill its link; None where it had ended already."""
+    # The state first: from here on the link is dead and the worker cannot make it READY.
+    cancelled = catalog.restore_jobs.apply(job.id, RestoreEvent.CANCELLED, reason=f"cancelled by {actor}")
+    catalog.jobs.request_cancel(job_id(JobKind.RESTORE, job.id))
+    if cancelled is not None:
+        record_event(
+            catalog,
+            clock,
+            level=EventLevel.INFO,
+            kind="restore.cancelled",
+            message=f"restore job {job.id} was cancelled",
+            group_id=job.group_id,
+            cluster_id=job.cluster_id,
+            subject_id=job.id,
+            actor=actor,
+        )
+    return cancelled

@@ -142,7 +142,7 @@ class Manifest:
 def encode_manifest(manifest: Manifest) -> bytes:
     """The stored bytes. Raises InvalidInput for a path or a value that decoding would refuse."""
     try:
-        _check_paths(entry.path for entry in manifest.files)
+        check_paths(entry.path for entry in manifest.files)
     except ValueError as error:
         raise InvalidInput("manifest", expected="paths inside the data directory", got=str(error)) from None
     text = json.dumps(_to_json(manifest), separators=(",", ":"), ensure_ascii=False).encode()
@@ -175,7 +175,7 @@ def is_safe_path(path: str) -> bool:
     )
 
 
-def _check_paths(paths: Iterable[str]) -> None:
+def check_paths(paths: Iterable[str]) -> None:
     """Raises ValueError for an unsafe or double path, or one that would need another one to be a directory."""
     seen: set[str] = set()
     directories: set[str] = set()
@@ -268,7 +268,7 @@ def _stretch_to_json(stretch: Stretch) -> dict[str, object]:
 
 def _from_json(fields: Fields) -> Manifest:
     files = tuple(_entry_from_json(entry) for entry in fields.iter_objects("files"))
-    _check_paths(entry.path for entry in files)
+    check_paths(entry.path for entry in files)
     if fields.scalars("totals") != _totals(files):
         raise fields.problem("totals", "the sum of the files")
     return Manifest(

@@ -106,7 +106,7 @@ class ReplicaSetStore:
         """The manifest of a committed snapshot. ObjectNotFound if there is none, IntegrityError if it is damaged."""
         name = self.manifest_name(snapshot_id)
         manifest = decode_manifest(self.storage.get(name, limit=MANIFEST_BYTES_MAX), object_name=name)
-        if manifest.snapshot_id != snapshot_id or not self._owns(manifest):
+        if manifest.snapshot_id != snapshot_id or not self.owns(manifest):
             raise IntegrityError(name, "is the manifest of another snapshot")
         return manifest
 
@@ -134,10 +134,11 @@ class ReplicaSetStore:
         return len(left)
 
     def _require_own(self, manifest: Manifest) -> None:
-        if not self._owns(manifest):
+        if not self.owns(manifest):
             raise Refused(f"snapshot {manifest.snapshot_id} does not belong to {self._prefix}")
 
-    def _owns(self, manifest: Manifest) -> bool:
+    def owns(self, manifest: Manifest) -> bool:
+        """Whether the manifest is of this replica set."""
         return (manifest.cluster_id, manifest.replica_set_name) == (self.cluster_id, self.replica_set_name)
 
     def _require_objects(self, manifest: Manifest, parent: Manifest | None) -> None:

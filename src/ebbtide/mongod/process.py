@@ -20,6 +20,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -62,6 +63,8 @@ _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 64 * 1024
 _LOG_LINE_LENGTH_MAX = 400
 _PR_SET_PDEATHSIG = 1
+# A mongod that cannot use a keyfile quotes its contents in its log (6.0.5); ours must not quote them on.
+_KEYFILE_TEXT = re.compile(r"(in key file [^:]*: ).*")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -542,4 +545,5 @@ def _read_log_tail(path: Path, *, lines: int, start_bytes: int) -> list[str]:
     except OSError:
         return []
     tail = [line for line in text.splitlines() if line.strip()][-lines:] if lines > 0 else []
+    tail = [_KEYFILE_TEXT.sub(r"\1(hidden)", line) for line in tail]
     return [line if len(line) <= _LOG_LINE_LENGTH_MAX else f"{line[:_LOG_LINE_LENGTH_MAX]}…" for line in tail]

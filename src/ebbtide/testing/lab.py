@@ -1,0 +1,486 @@
+"""A throwaway replica set of real mongods on loopback, up in seconds: for tests and for the demo.
+
+Shape of a lab's directory:
+
+    <base>/                     <temporary directory>/ebbtide-lab-<uid>, 0700
+      <root>/owner.json         pid, start ticks and boot id of the process that started the lab
+      <root>/keyfile            0600, only with authentication
+      <root>/member-0/          identity.json, mongod.log, data/ ; and so on for each member
+
+Crash: mongods outlive a killed owner. Every start of a lab sweeps the base directory: it kills the mongods of labs
+whose owner is gone, and removes their directories.
+
+One thread uses a lab; clients that it hands out may be used anywhere.
+"""
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from bson import Timestamp
+from pymongo import MongoClient
+from pymongo.errors import AutoReconnect, PyMongoError
+
+from ebbtide.errors import MongodError, Refused
+from ebbtide.mongod.options import MongodOptions, ParameterValue, Tcp
+from ebbtide.mongod.ports import free_port
+from ebbtide.mongod.process import MongodProcess, current_boot_id, process_start_ticks
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+SERVER_DATABASES = frozenset({"admin", "config", "local"})
+BACKUP_ROLES = ("backup", "clusterMonitor", "clusterManager", "hostManager", "readAnyDatabase")
+"""The least that Ebbtide needs on a cluster it backs up."""
+
+ELECTION_TIMEOUT_MILLIS = 3000
+"""A third of the server's default. Shorter, and a busy machine elects without need."""
+
+HEARTBEAT_MILLIS = 500
+STEP_DOWN_SECONDS = 10
+_POLL_SECONDS = 0.05
+_OWNER_FILE = "owner.json"
+_IDENTITY_FILE = "identity.json"
+_UNOWNED_SECONDS_MAX = 60.0
+_RECONFIG_TRIES_MAX = 20
+
+
+@dataclass(kw_only=True)
+class LabMember:
+    """One member. `process` is replaced when the member is restarted."""
+
+    index: int
+    host: str
+    port: int
+    dbpath: Path
+    process: MongodProcess
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class ReplicaSetLab:
+    """A replica set of `members` mongods.
+
+    With `keyfile` members authenticate each other with a generated keyfile, and there are two users with random
+    passwords: `root_username` with the role root, and `backup_username` with exactly BACKUP_ROLES. Without it there
+    are no users. `root` is a directory that does not exist or is empty (default: a new one in the base directory);
+    `stop` removes it. Each member keeps about 0.3 GB of disk even when empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        binary: Path,
+        members: int = 3,
+        keyfile: bool = False,
+        replica_set_name: str = "rs0",
+        root: Path | None = None,
+        cache_gb: float = 0.25,
+        oplog_size_mb: int = 990,
+        host: str = "127.0.0.1",
+        set_parameters: Mapping[str, ParameterValue] | None = None,
+        extra_flags: tuple[str, ...] = (),
+    ) -> None:
+        self.replica_set_name = replica_set_name
+        self.members: list[LabMember] = []
+        self.root_username = "root" if keyfile else None
+        self.root_password = secrets.token_urlsafe(18) if keyfile else None
+        self.backup_username = "backup" if keyfile else None
+        self.backup_password = secrets.token_urlsafe(18) if keyfile else None
+        self.keyfile_path: Path | None = None
+        self._binary = binary
+        self._member_count = members
+        self._has_keyfile = keyfile
+        self._root = root
+        self._cache_gb = cache_gb
+        self._oplog_size_mb = oplog_size_mb
+        self._host = host
+        self._set_parameters = dict(set_parameters or {})
+        self._extra_flags = extra_flags
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def start(self, *, timeout_seconds: float = 90.0) -> Self:
+        """Start all members, make them a set, and wait for a primary and for every secondary.
+
+        Raises MongodStartFailed or MongodError, and then leaves nothing behind.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            self._prepare_root()
+            self._spawn_members()
+            for member in self.members:
+                member.process.wait_until_ready(ready_seconds=deadline - time.monotonic())
+            self._initiate()
+            self._wait_for_all_members(deadline)
+            if self._has_keyfile:
+                self._create_users()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Kill the members and remove everything. Harmless if the lab is not running."""
+        # Nobody reads the data any more, so a clean shutdown would only take time.
+        for member in self.members:
+            member.process.kill()
+        self.members.clear()
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def root(self) -> Path:
+        """The lab's directory. Raises Refused before the start."""
+        if self._root is None:
+            raise Refused("the lab has no directory yet", hint="start it")
+        return self._root
+
+    # --- reaching it ----------------------------------------------------------------------------------------------
+
+    @property
+    def uri(self) -> str:
+        """A connection string to the set, without credentials."""
+        hosts = ",".join(member.address for member in self.members)
+        return f"mongodb://{hosts}/?replicaSet={self.replica_set_name}"
+
+    def client(self, **client_options: Any) -> "MongoClient[Document]":
+        """A new client to the set, as root; the caller closes it. Options are PyMongo's."""
+        return MongoClient(self.uri, **(self._client_defaults() | client_options))
+
+    def member_client(self, index: int, **client_options: Any) -> "MongoClient[Document]":
+        """A new client to one member alone, as root; the caller closes it."""
+        return self.members[index].process.client(**(self._client_defaults() | client_options))
+
+    def find_primary(self) -> LabMember | None:
+        """The member that calls itself primary now."""
+        for member in self.members:
+            hello = self._find_hello(member)
+            if hello is not None and hello.get("isWritablePrimary"):
+                return member
+        return None
+
+    def primary(self, *, timeout_seconds: float = 30.0) -> LabMember:
+        """The primary, waited for. Raises MongodError if there is none in time."""
+        return _wait_for(self.find_primary, "a primary", timeout_seconds=timeout_seconds)
+
+    # --- trouble on purpose ---------------------------------------------------------------------------------------
+
+    def step_down(self) -> LabMember:
+        """Make the primary step down; the new primary."""
+        old = self.primary()
+        with self.member_client(old.index) as client, suppress(AutoReconnect):
+            client.admin.command(
+                "replSetStepDown", STEP_DOWN_SECONDS, secondaryCatchUpPeriodSecs=STEP_DOWN_SECONDS - 1
+            )
+
+        def another() -> LabMember | None:
+            found = self.find_primary()
+            return None if found is None or found.index == old.index else found
+
+        return _wait_for(another, "another primary", timeout_seconds=30.0)
+
+    def kill_member(self, index: int) -> None:
+        """End a member with SIGKILL; its data stays."""
+        self.members[index].process.kill()
+
+    def restart_member(self, index: int, *, timeout_seconds: float = 30.0) -> LabMember:
+        """Start a member again, stopping it first if it runs, and wait until it is primary or secondary."""
+        member = self.members[index]
+        member.process.stop()
+        member.process = MongodProcess.start(
+            self._binary,
+            member.process.options,
+            identity_path=member.process.identity_path,
+            ready_seconds=timeout_seconds,
+        )
+        _wait_for(
+            lambda: self._is_usable(member) or None,
+            f"member {index} to be primary or secondary",
+            timeout_seconds=timeout_seconds,
+        )
+        return member
+
+    # --- between tests --------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Bring the lab back to how it was after its start, as far as another test could notice."""
+        for member in self.members:
+            if not member.process.is_running():
+                self.restart_member(member.index)
+        self.remove_foreign_members()
+        self.drop_user_databases()
+        self._drop_foreign_users()
+        self.wait_until_replicated()
+
+    def drop_user_databases(self) -> None:
+        """Drop every database but the server's own, and take foreign members out of the set."""
+        self.remove_foreign_members()
+        self.primary()
+        with self.client(w="majority", wTimeoutMS=30_000) as client:
+            for name in client.list_database_names():
+                if name not in SERVER_DATABASES:
+                    client.drop_database(name)
+
+    def remove_foreign_members(self) -> list[str]:
+        """Take members that are not the lab's own (heads) out of the set's configuration; their addresses."""
+        ours = {member.address for member in self.members}
+        removed: list[str] = []
+        for _ in range(_RECONFIG_TRIES_MAX):
+            primary = self.primary()
+            with self.member_client(primary.index) as client:
+                try:
+                    config = client.admin.command("replSetGetConfig")["config"]
+                    foreign = [m for m in config["members"] if m["host"] not in ours]
+                    if not foreign:
+                        return removed
+                    # One at a time: the server refuses to change more than one vote at once.
+                    config["members"].remove(foreign[0])
+                    config["version"] += 1
+                    client.admin.command("replSetReconfig", config)
+                    removed.append(foreign[0]["host"])
+                except PyMongoError:
+                    # An election, or a configuration that is not yet on a majority: look again.
+                    time.sleep(_POLL_SECONDS * 4)
+        raise MongodError("foreign members could not be removed from the lab's set")
+
+    def wait_until_replicated(self, *, timeout_seconds: float = 60.0) -> Timestamp:
+        """Wait until every running member has applied, and knows as majority committed, what the primary has now.
+
+        The timestamp of that entry.
+        """
+        primary = self.primary()
+        hello = self._find_hello(primary)
+        if hello is None:
+            raise MongodError("the lab's primary does not answer")
+        target: Timestamp = hello["lastWrite"]["opTime"]["ts"]
+
+        def has_arrived() -> bool | None:
+            for member in self.members:
+                if not member.process.is_running():
+                    continue
+                found = self._find_hello(member)
+                write = found.get("lastWrite", {}) if found else {}
+                for name in ("opTime", "majorityOpTime"):
+                    if name not in write or write[name]["ts"] < target:
+                        return None
+            return True
+
+        _wait_for(has_arrived, "replication", timeout_seconds=timeout_seconds)
+        return target
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _client_defaults(self) -> dict[str, Any]:
+        defaults: dict[str, Any] = {"serverSelectionTimeoutMS": 20_000, "appname": "ebbtide-lab"}
+        if self._has_keyfile:
+            defaults |= {
+                "username": self.root_username,
+                "password": self.root_password,
+                "authSource": "admin",
+            }
+        return defaults
+
+    def _prepare_root(self) -> None:
+        if self._root is None:
+            base = default_base_directory()
+            sweep_dead_labs(base)
+            self._root = Path(tempfile.mkdtemp(prefix="lab-", dir=base))
+        else:
+            self._root = self._root.absolute()
+            _sweep_if_dead(self._root)
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if any(self._root.iterdir()):
+                # Forgotten at once, so that the cleaning up after this error does not remove what is not ours.
+                root, self._root = self._root, None
+                raise Refused(f"{root} is not empty", hint="a lab needs a directory of its own")
+        _write_owner(self._root)
+        if self._has_keyfile:
+            self.keyfile_path = self._root / "keyfile"
+            _write_private(self.keyfile_path, base64.b64encode(secrets.token_bytes(300)).decode() + "\n")
+
+    def _spawn_members(self) -> None:
+        for index in range(self._member_count):
+            directory = self.root / f"member-{index}"
+            options = MongodOptions(
+                dbpath=directory / "data",
+                log_path=directory / "mongod.log",
+                listen=Tcp(host=self._host, port=free_port(self._host)),
+                cache_gb=self._cache_gb,
+                replica_set_name=self.replica_set_name,
+                keyfile=self.keyfile_path,
+                oplog_size_mb=self._oplog_size_mb,
+                set_parameters=self._set_parameters,
+                extra_flags=self._extra_flags,
+            )
+            process = MongodProcess.spawn(self._binary, options, identity_path=directory / _IDENTITY_FILE)
+            listen = options.listen
+            if not isinstance(listen, Tcp):
+                raise TypeError("a lab's member listens on TCP")
+            self.members.append(
+                LabMember(
+                    index=index,
+                    host=listen.host,
+                    port=listen.port,
+                    dbpath=options.dbpath,
+                    process=process,
+                )
+            )
+
+    def _initiate(self) -> None:
+        config = {
+            "_id": self.replica_set_name,
+            "members": [{"_id": m.index, "host": m.address} for m in self.members],
+            "settings": {
+                "electionTimeoutMillis": ELECTION_TIMEOUT_MILLIS,
+                "heartbeatIntervalMillis": HEARTBEAT_MILLIS,
+            },
+        }
+        # Without credentials: with a keyfile this is the localhost exception.
+        with self.members[0].process.client() as client:
+            client.admin.command("replSetInitiate", config)
+
+    def _wait_for_all_members(self, deadline: float) -> None:
+        for member in self.members:
+            _wait_for(
+                lambda member=member: self._is_usable(member) or None,  # type: ignore[misc]
+                f"member {member.index} to be primary or secondary",
+                timeout_seconds=deadline - time.monotonic(),
+            )
+        self.primary(timeout_seconds=deadline - time.monotonic())
+
+    def _create_users(self) -> None:
+        primary = self.primary()
+        with primary.process.client() as client:
+            client.admin.command("createUser", self.root_username, pwd=self.root_password, roles=["root"])
+        with self.client(w="majority") as client:
+            client.admin.command(
+                "createUser", self.backup_username, pwd=self.backup_password, roles=list(BACKUP_ROLES)
+            )
+        self.wait_until_replicated()
+
+    def _drop_foreign_users(self) -> None:
+        ours = {self.root_username, self.backup_username}
+        with self.client() as client:
+            for user in client.admin.command("usersInfo", {"forAllDBs": True})["users"]:
+                if user["db"] != "admin" or user["user"] not in ours:
+                    client[user["db"]].command("dropUser", user["user"])
+
+    def _is_usable(self, member: LabMember) -> bool:
+        hello = self._find_hello(member)
+        return hello is not None and bool(hello.get("isWritablePrimary") or hello.get("secondary"))
+
+    def _find_hello(self, member: LabMember) -> Document | None:
+        """The member's answer to `hello`, which needs no credentials; None if it gives none within a second."""
+        if not member.process.is_running():
+            return None
+        try:
+            with member.process.client(serverSelectionTimeoutMS=1000, socketTimeoutMS=5000) as client:
+                return dict(client.admin.command("hello"))
+        except PyMongoError:
+            return None
+
+
+def default_base_directory() -> Path:
+    """Where labs live, made if it lacks. Raises Refused if it is not ours alone: others could swap files in it."""
+    base = Path(tempfile.gettempdir()) / f"ebbtide-lab-{os.getuid()}"
+    with suppress(FileExistsError):
+        base.mkdir(mode=0o700)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise Refused(f"{base} is not a directory of ours with mode 0700", hint="remove it")
+    return base
+
+
+def sweep_dead_labs(base_directory: Path) -> list[Path]:
+    """Stop the mongods and remove the directories of all labs in `base_directory` whose owner is gone.
+
+    The directories removed. What is not a lab's directory is left alone.
+    """
+    return [path for path in sorted(base_directory.iterdir()) if path.is_dir() and _sweep_if_dead(path)]
+
+
+def _sweep_if_dead(root: Path) -> bool:
+    if not _is_dead(root):
+        return False
+    for identity_path in sorted(root.glob(f"*/{_IDENTITY_FILE}")):
+        process = MongodProcess.find_running(identity_path)
+        if process is not None:
+            process.kill()
+    # Another lab that starts now may be removing the same one.
+    shutil.rmtree(root, ignore_errors=True)
+    return True
+
+
+def _is_dead(root: Path) -> bool:
+    """Whether this is a lab's directory and the process that owns it is gone."""
+    try:
+        owner = json.loads((root / _OWNER_FILE).read_text())
+        is_alive = (
+            owner["boot_id"] == current_boot_id()
+            and process_start_ticks(owner["pid"]) == owner["start_ticks"]
+        )
+    except FileNotFoundError:
+        return _is_abandoned(root)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return not is_alive
+
+
+def _is_abandoned(root: Path) -> bool:
+    """Whether it is a directory whose maker ended before it could even say so."""
+    try:
+        is_old = time.time() - root.stat().st_mtime > _UNOWNED_SECONDS_MAX
+        return is_old and root.name.startswith("lab-") and not any(root.iterdir())
+    except OSError:
+        return False
+
+
+def _write_owner(root: Path) -> None:
+    pid = os.getpid()
+    record = {"pid": pid, "start_ticks": process_start_ticks(pid), "boot_id": current_boot_id()}
+    _write_private(root / _OWNER_FILE, json.dumps(record))
+
+
+def _write_private(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _wait_for(condition: Callable[[], T | None], what: str, *, timeout_seconds: float) -> T:
+    """The first answer of `condition` that is not None. Raises MongodError when the time is over."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        found = condition()
+        if found is not None:
+            return found
+        if time.monotonic() >= deadline:
+            raise MongodError(
+                f"the lab waited {timeout_seconds:.0f} s for {what} in vain",
+                hint="see the logs in its directory",
+            )
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,409 @@
+"""A client of the API: documents in, documents out, and every failure one of our errors.
+
+Documents are the API's own JSON, as `Document`: wire names stay as they are, so that `-o json` is what the API said.
+Authentication is digest, done by httpx. A request is sent once: what may be tried again is the caller's decision.
+Nothing secret is in a message: no private key, no download key, no body.
+"""
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from ebbtide import __version__
+from ebbtide.cli.profile import Connection
+from ebbtide.errors import AccessDenied, EbbtideError, InvalidInput, NotFound, Refused, Unreachable
+
+Document = dict[str, Any]
+
+ATLAS = "/api/atlas/v1.0"
+OWN = "/api/ebbtide/v1"
+
+ITEMS_PER_PAGE = 500
+"""The most that the API gives at once."""
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+REGISTRATION_SECONDS = 180.0
+"""Registering asks every member of a set, and waits for those that do not answer."""
+
+STATUS_KINDS: dict[int, type[EbbtideError]] = {
+    400: InvalidInput,
+    401: AccessDenied,
+    403: AccessDenied,
+    404: NotFound,
+    405: InvalidInput,
+    409: Refused,
+    410: Refused,
+    413: InvalidInput,
+    415: InvalidInput,
+    429: Unreachable,
+}
+"""What an HTTP status means to a script."""
+
+
+def error_kind(status: int) -> type[EbbtideError]:
+    """The class of error whose exit code `status` gets."""
+    if status >= 500:
+        return Unreachable
+    return STATUS_KINDS.get(status, Refused)
+
+
+class ApiRefusal(EbbtideError):
+    """The API answered with an error document. Exit code and retryability are those of `kind`."""
+
+    def __init__(self, *, status: int, document: Mapping[str, Any], hint: str = "") -> None:
+        self.status = status
+        self.document = dict(document)
+        self.error_code = _text(document.get("errorCode"))
+        self.detail = _text(document.get("detail")) or _reason(status)
+        self.kind = error_kind(status)
+        self.exit_code = self.kind.exit_code
+        self.retryable = self.kind.retryable
+        code = f" [{self.error_code}]" if self.error_code else f" [HTTP {status}]"
+        super().__init__(f"{self.detail}{code}", hint=hint or _hint(self))
+
+    @property
+    def details(self) -> Document:
+        """What `-o json` adds to the error document."""
+        found: Document = {"status": self.status, "detail": self.detail}
+        if self.error_code:
+            found["errorCode"] = self.error_code
+        for extra in ("badRequestDetail", "checks"):
+            if extra in self.document:
+                found[extra] = self.document[extra]
+        return found
+
+
+class EbbtideClient:
+    """One API with one key. Not for several threads; close it, or use it in a `with`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.connection = connection
+        self.base_url = connection.base_url
+        self._http = httpx.Client(
+            headers={"User-Agent": f"ebbtide/{__version__}", "Accept": "application/json"},
+            timeout=httpx.Timeout(read_seconds, connect=connect_seconds),
+            transport=transport,
+            mounts=_mounts(connection.base_url),
+            follow_redirects=False,
+        )
+        self._digest = httpx.DigestAuth(connection.public_key, connection.private_key)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # Groups
+
+    def list_groups(self) -> list[Document]:
+        return list(self._iter_list(f"{ATLAS}/groups"))
+
+    # Clusters
+
+    def list_clusters(self, group_id: str) -> list[Document]:
+        return list(self._iter_list(_clusters(group_id)))
+
+    def get_cluster(self, group_id: str, cluster: str) -> Document:
+        return self._document("GET", _cluster(group_id, cluster))
+
+    def check_cluster(self, group_id: str, registration: Document) -> Document:
+        """A dry run of `add_cluster`: `ok`, `checks`, `head`, `needs`. Nothing is stored."""
+        return self._document(
+            "POST",
+            _clusters(group_id),
+            body=registration | {"dryRun": True},
+            read_seconds=REGISTRATION_SECONDS,
+        )
+
+    def add_cluster(self, group_id: str, registration: Document) -> Document:
+        return self._document(
+            "POST", _clusters(group_id), body=registration, read_seconds=REGISTRATION_SECONDS
+        )
+
+    def remove_cluster(self, group_id: str, cluster: str) -> Document:
+        return self._document("DELETE", _cluster(group_id, cluster))
+
+    # Snapshots
+
+    def list_snapshots(self, group_id: str, cluster: str) -> list[Document]:
+        """All of them, whatever their state, newest first."""
+        return list(self._iter_list(f"{_cluster(group_id, cluster)}/snapshots"))
+
+    def create_snapshot(self, group_id: str, cluster: str) -> Document:
+        return self._document("POST", f"{_cluster(group_id, cluster)}/snapshots", body={})
+
+    def get_snapshot(self, group_id: str, cluster: str, snapshot_id: str) -> Document:
+        return self._document("GET", f"{_cluster(group_id, cluster)}/snapshots/{_segment(snapshot_id)}")
+
+    # Restore jobs
+
+    def list_restore_jobs(self, group_id: str, cluster: str) -> list[Document]:
+        """Newest first, as the restore-jobs API shows them."""
+        return list(self._iter_list(_restore_jobs(group_id, cluster)))
+
+    def create_restore_job(
+        self, group_id: str, cluster: str, *, snapshot_id: str, expiration_hours: int, max_downloads: int
+    ) -> Document:
+        """Ask for a download of one snapshot; the one job that this makes."""
+        delivery = {
+            "methodName": "HTTP",
+            "expirationHours": expiration_hours,
+            "maxDownloads": max_downloads,
+        }
+        answer = self._document(
+            "POST", _restore_jobs(group_id, cluster), body={"delivery": delivery, "snapshotId": snapshot_id}
+        )
+        jobs = answer.get("results")
+        if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
+            raise Unreachable(f"{self.base_url} answered with something else than one restore job")
+        return jobs[0]
+
+    def get_restore_job(self, group_id: str, cluster: str, job_id: str) -> Document:
+        """The job as the restore-jobs API shows it: its delivery with the link, and `hashes`."""
+        return self._document("GET", f"{_restore_jobs(group_id, cluster)}/{_segment(job_id)}")
+
+    def get_restore_progress(self, group_id: str, job_id: str) -> Document:
+        """The job as Ebbtide's own API shows it: its progress, its reason, its transfers."""
+        return self._document("GET", f"{_own_group(group_id)}/restoreJobs/{_segment(job_id)}")
+
+    def cancel_restore_job(self, group_id: str, job_id: str) -> Document:
+        return self._document("POST", f"{_own_group(group_id)}/restoreJobs/{_segment(job_id)}/cancel")
+
+    # Events, keys, status
+
+    def list_events(self, group_id: str, *, cluster: str | None, limit: int) -> list[Document]:
+        """The newest `limit` events, newest first; of one cluster if it is named."""
+        params = {"clusterName": cluster} if cluster else {}
+        found: list[Document] = []
+        for event in self._iter_list(f"{_own_group(group_id)}/events", params=params, per_page=limit):
+            found.append(event)
+            if len(found) == limit:
+                break
+        return found
+
+    def list_keys(self) -> list[Document]:
+        return list(self._iter_list(f"{OWN}/keys"))
+
+    def allow_addresses(self, public_key: str, entries: list[Document]) -> Document:
+        return self._document("POST", f"{OWN}/keys/{_segment(public_key)}/accessList", body=entries)
+
+    def disallow_address(self, public_key: str, entry: str) -> Document:
+        return self._document("DELETE", f"{OWN}/keys/{_segment(public_key)}/accessList/{_segment(entry)}")
+
+    def get_status(self) -> Document:
+        return self._document("GET", f"{OWN}/status")
+
+    # Downloads
+
+    @contextmanager
+    def open_download(self, url: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """A running GET of a download link, without digest: the link carries its own key.
+
+        Raises ApiRefusal for any answer that is not 200, 206 or 416.
+        """
+        request = self._http.build_request("GET", url, headers={"Accept": "*/*", **headers})
+        with _translated(self.base_url):
+            response = self._http.send(request, stream=True, auth=None)
+        try:
+            if response.status_code not in (200, 206, 416):
+                with _translated(self.base_url):
+                    response.read()
+                raise _refusal(response, self.base_url)
+            yield response
+        finally:
+            response.close()
+
+    # Below: one request
+
+    def _iter_list(
+        self, path: str, *, params: Mapping[str, str] | None = None, per_page: int = ITEMS_PER_PAGE
+    ) -> Iterator[Document]:
+        """Every entity of a list, page after page, until a page is not full."""
+        items = max(1, min(per_page, ITEMS_PER_PAGE))
+        page = 1
+        while True:
+            query = {
+                **(params or {}),
+                "pageNum": str(page),
+                "itemsPerPage": str(items),
+                "includeCount": "false",
+            }
+            answer = self._request("GET", path, params=query)
+            results = answer.get("results") if isinstance(answer, dict) else answer
+            if not isinstance(results, list):
+                raise Unreachable(f"{self.base_url}{path} answered with something else than a list")
+            yield from results
+            if len(results) < items:
+                return
+            page += 1
+
+    def _document(
+        self, method: str, path: str, *, body: object = None, read_seconds: float | None = None
+    ) -> Document:
+        answer = self._request(method, path, body=body, read_seconds=read_seconds)
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{self.base_url}{path} answered with something else than a document")
+        return answer
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+        read_seconds: float | None = None,
+    ) -> Any:
+        request = self._http.build_request(
+            method,
+            self.base_url + path,
+            params=dict(params) if params else None,
+            json=body,
+            timeout=httpx.Timeout(read_seconds, connect=CONNECT_SECONDS)
+            if read_seconds is not None
+            else self._http.timeout,
+        )
+        with _translated(self.base_url):
+            response = self._http.send(request, auth=self._digest)
+        if response.status_code >= 300:
+            raise _refusal(response, self.base_url)
+        try:
+            return response.json()
+        except ValueError as error:
+            raise Unreachable(
+                f"{self.base_url} answered with something that is not JSON", hint=_NOT_OURS
+            ) from error
+
+
+_NOT_OURS = "is this URL that of an Ebbtide API?"
+
+
+def _own_group(group_id: str) -> str:
+    return f"{OWN}/groups/{_segment(group_id)}"
+
+
+def _clusters(group_id: str) -> str:
+    return f"{_own_group(group_id)}/clusters"
+
+
+def _cluster(group_id: str, cluster: str) -> str:
+    return f"{_clusters(group_id)}/{_segment(cluster)}"
+
+
+def _restore_jobs(group_id: str, cluster: str) -> str:
+    return f"{ATLAS}/groups/{_segment(group_id)}/clusters/{_segment(cluster)}/restoreJobs"
+
+
+def _segment(text: str) -> str:
+    """`text` as one segment of a path. Raises InvalidInput for what a URL would take for something else."""
+    if text in ("", ".", ".."):
+        raise InvalidInput("name or id", expected="a name or an id", got=text)
+    return quote(text, safe="")
+
+
+def _mounts(base_url: str) -> dict[str, httpx.BaseTransport | None] | None:
+    """A proxy set for the outside world cannot reach this machine's loopback: keep it out of that."""
+    host = httpx.URL(base_url).host
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    shown = f"[{host}]" if ":" in host else host
+    return {f"all://{shown}": None} if loopback else None
+
+
+@contextmanager
+def _translated(base_url: str) -> Iterator[None]:
+    """httpx's errors as ours."""
+    try:
+        yield
+    except httpx.ConnectTimeout as error:
+        raise Unreachable(
+            f"nothing answers at {base_url}", hint="is the address reachable from here?"
+        ) from error
+    except httpx.ConnectError as error:
+        if "CERTIFICATE" in str(error) or "SSL" in str(error):
+            raise Unreachable(
+                f"{base_url}: the TLS connection failed: {error}",
+                hint="set SSL_CERT_FILE to the certificate of the authority that signed the API's",
+            ) from error
+        raise Unreachable(
+            f"nothing answers at {base_url}", hint=f"is `ebbtide serve` running at {base_url}?"
+        ) from error
+    except httpx.TimeoutException as error:
+        raise Unreachable(
+            f"{base_url} took the request and did not answer in time; whether it was carried out is not known"
+        ) from error
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise InvalidInput("URL", expected=f"one that can be used ({error})") from error
+    except httpx.HTTPError as error:
+        raise Unreachable(
+            f"the connection to {base_url} broke ({type(error).__name__}); whether the request was carried out is not "
+            "known"
+        ) from error
+
+
+def _refusal(response: httpx.Response, base_url: str) -> ApiRefusal:
+    try:
+        document = response.json()
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        answer = f"{base_url} answered {response.status_code} {_reason(response.status_code)}"
+        return ApiRefusal(status=response.status_code, document={"detail": answer}, hint=_NOT_OURS)
+    return ApiRefusal(status=response.status_code, document=document)
+
+
+def _hint(refusal: ApiRefusal) -> str:
+    """What to do about a refusal, where more can be said than the API did."""
+    if refusal.status == 401 and not refusal.error_code:
+        return (
+            "the key was not accepted: check public and private key, or `ebbtide keys reset-owner --data DIR`"
+        )
+    return _HINTS.get(refusal.error_code, "")
+
+
+_HINTS = {
+    "IP_ADDRESS_NOT_ON_ACCESS_LIST": "from an address that is on it: `ebbtide keys allow KEY ADDRESS`",
+    "USER_UNAUTHORIZED": "this key's role does not allow it: use one that is an owner of the project",
+    "NOT_IN_GROUP": "this key sees no such project: `ebbtide keys list` shows what it may use",
+    "CLUSTER_NAME_NOT_FOUND": "`ebbtide clusters list` shows those that are there",
+    "CLUSTER_NOT_FOUND": "`ebbtide clusters list` shows those that are there",
+    "SNAPSHOT_NOT_FOUND": "`ebbtide snapshots list CLUSTER` shows those that are there",
+    "RESTORE_JOB_NOT_FOUND": "`ebbtide restores list CLUSTER` shows those that are there",
+    "CLUSTER_NAME_TAKEN": "choose another name, or `ebbtide clusters show` that one",
+    "SNAPSHOT_IN_PROGRESS": "`ebbtide snapshots watch CLUSTER` waits for it",
+    "HEAD_NOT_READY": "`ebbtide clusters watch CLUSTER` waits until it is",
+    "CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST": "do it from another address that is on the list",
+}
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"status {status}"
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,7 @@
+"""`ebbtide clusters …`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `clusters` to the command line."""

@@ -1,0 +1,7 @@
+"""`ebbtide demo`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `demo` to the command line."""

@@ -1,0 +1,7 @@
+"""`ebbtide snapshots …`."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `snapshots` to the command line."""

@@ -48,6 +48,10 @@ ELECTION_TIMEOUT_MILLIS = 3000
 """A third of the server's default. Shorter, and a busy machine elects without need."""
 
 HEARTBEAT_MILLIS = 500
+FIRST_ELECTION_MILLIS = 500
+FIRST_HEARTBEAT_MILLIS = 100
+"""Until all members are up: a new set waits one election timeout before it votes at all."""
+
 STEP_DOWN_SECONDS = 10
 _POLL_SECONDS = 0.05
 _OWNER_FILE = "owner.json"
@@ -128,6 +132,7 @@ class ReplicaSetLab:
             self._wait_for_all_members(deadline)
             if self._has_keyfile:
                 self._create_users()
+            self._calm_down()
         except BaseException:
             self.stop()
             raise
@@ -247,23 +252,19 @@ class ReplicaSetLab:
         """Take members that are not the lab's own (heads) out of the set's configuration; their addresses."""
         ours = {member.address for member in self.members}
         removed: list[str] = []
-        for _ in range(_RECONFIG_TRIES_MAX):
-            primary = self.primary()
-            with self.member_client(primary.index) as client:
-                try:
-                    config = client.admin.command("replSetGetConfig")["config"]
-                    foreign = [m for m in config["members"] if m["host"] not in ours]
-                    if not foreign:
-                        return removed
-                    # One at a time: the server refuses to change more than one vote at once.
-                    config["members"].remove(foreign[0])
-                    config["version"] += 1
-                    client.admin.command("replSetReconfig", config)
-                    removed.append(foreign[0]["host"])
-                except PyMongoError:
-                    # An election, or a configuration that is not yet on a majority: look again.
-                    time.sleep(_POLL_SECONDS * 4)
-        raise MongodError("foreign members could not be removed from the lab's set")
+
+        def without_one(config: Document) -> bool:
+            # One at a time: the server refuses to change more than one vote at once.
+            foreign = next((m for m in config["members"] if m["host"] not in ours), None)
+            if foreign is None:
+                return False
+            config["members"].remove(foreign)
+            removed.append(foreign["host"])
+            return True
+
+        while self._reconfigure(without_one):
+            pass
+        return list(dict.fromkeys(removed))
 
     def wait_until_replicated(self, *, timeout_seconds: float = 60.0) -> Timestamp:
         """Wait until every running member has applied, and knows as majority committed, what the primary has now.
@@ -353,8 +354,8 @@ class ReplicaSetLab:
             "_id": self.replica_set_name,
             "members": [{"_id": m.index, "host": m.address} for m in self.members],
             "settings": {
-                "electionTimeoutMillis": ELECTION_TIMEOUT_MILLIS,
-                "heartbeatIntervalMillis": HEARTBEAT_MILLIS,
+                "electionTimeoutMillis": FIRST_ELECTION_MILLIS,
+                "heartbeatIntervalMillis": FIRST_HEARTBEAT_MILLIS,
             },
         }
         # Without credentials: with a keyfile this is the localhost exception.
@@ -369,6 +370,37 @@ class ReplicaSetLab:
                 timeout_seconds=deadline - time.monotonic(),
             )
         self.primary(timeout_seconds=deadline - time.monotonic())
+
+    def _calm_down(self) -> None:
+        """Give the set the timeouts that it lives with."""
+
+        def with_calm_settings(config: Document) -> bool:
+            config["settings"]["electionTimeoutMillis"] = ELECTION_TIMEOUT_MILLIS
+            config["settings"]["heartbeatIntervalMillis"] = HEARTBEAT_MILLIS
+            return True
+
+        self._reconfigure(with_calm_settings)
+        self.wait_until_replicated()
+
+    def _reconfigure(self, change: Callable[[Document], bool]) -> bool:
+        """Change the set's configuration in place by `change`, tried again through elections; whether it did.
+
+        `change` answers whether there is something to change.
+        """
+        for _ in range(_RECONFIG_TRIES_MAX):
+            with self.member_client(self.primary().index) as client:
+                try:
+                    config = client.admin.command("replSetGetConfig")["config"]
+                    if not change(config):
+                        return False
+                    config["version"] += 1
+                    client.admin.command("replSetReconfig", config)
+                    return True
+                except PyMongoError as error:
+                    # An election, or a configuration that is not yet on a majority: look again.
+                    last = error
+                    time.sleep(_POLL_SECONDS * 4)
+        raise MongodError(f"the lab's set could not be reconfigured: {last}") from last
 
     def _create_users(self) -> None:
         primary = self.primary()

@@ -35,6 +35,8 @@ FLAGS_PLAIN_GZIP = 0
 
 _HEADER = struct.Struct("<8sHHB")
 _TRAILER = struct.Struct("<IQ32s")
+_TRAILER_HEAD = struct.Struct("<IQ")
+_CHUNK_BYTES = 1024 * 1024
 _ID = re.compile(r"([0-9a-f]{24})-([0-9]{1,6})-([0-9]{1,8})")
 
 
@@ -62,20 +64,27 @@ def pack_header(pack_id: str) -> bytes:
 
 
 def pack_chunks(pack_id: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes of a pack, streamed: header, the stored blocks as they come, trailer."""
-    header = pack_header(pack_id)
-    hasher = blake3(header)
-    total = len(header)
+    """The bytes of a pack, streamed in pieces of about 1 MiB: header, the stored blocks as they come, trailer."""
+    gathered = [pack_header(pack_id)]
+    gathered_bytes = len(gathered[0])
+    hasher = blake3()
+    total = _TRAILER.size
     count = 0
-    yield header
     for block in blocks:
-        hasher.update(block)
-        total += len(block)
+        gathered.append(block)
+        gathered_bytes += len(block)
         count += 1
-        yield block
-    head = _TRAILER.pack(count, total + _TRAILER.size, b"")[:-32]
-    hasher.update(head)
-    yield head + hasher.digest()
+        # Hashing and writing give up the interpreter lock, and taking it back costs more than a block is worth.
+        if gathered_bytes >= _CHUNK_BYTES:
+            chunk = b"".join(gathered)
+            gathered, gathered_bytes = [], 0
+            hasher.update(chunk)
+            total += len(chunk)
+            yield chunk
+    chunk = b"".join(gathered)
+    head = _TRAILER_HEAD.pack(count, total + len(chunk))
+    hasher.update(chunk + head)
+    yield chunk + head + hasher.digest()
 
 
 def check_pack(

@@ -1,10 +1,10 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
 Worker threads read, hash and compress units of a few MiB; the calling thread takes their results in file order,
-decides where each block is, and feeds one pack after another to the storage. Only the calling thread places blocks,
+decides where each block is and fills one pack after another; two threads hand full ones to the storage. Only the calling thread places blocks,
 so the same files and the same parent always give the same recipes.
 
-Bounds: `WINDOW_UNITS_PER_THREAD` units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait for their
+Bounds: three packs and `WINDOW_UNITS_PER_THREAD` units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait for their
 pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's file, then
 its own): beyond that only "same place" finds a block again. Recipes of one stretch are held at a time.
 
@@ -49,6 +49,9 @@ UNIT_PIECES_MAX = 64
 
 WINDOW_UNITS_PER_THREAD = 4
 """Units under way per thread: they bridge the time in which a finished pack is made durable."""
+
+PACKS_UNDER_WAY_MAX = 2
+"""Finished packs being made durable while the next one fills; so at most three are in memory."""
 
 INDEXED_BLOCKS_MAX = 32 * 1024
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
@@ -126,6 +129,7 @@ def store_files(
     threads: int,
     progress: ProgressReporter,
     check_cancelled: Callable[[], None],
+    pack_bytes: int = PACK_BYTES_TARGET,
 ) -> StoredFiles:
     """Store what `parent` (a committed manifest of the same replica set) does not have; all is durable on return.
 
@@ -140,7 +144,7 @@ def store_files(
     if parent is not None and (not store.owns(parent) or parent.kind is not ManifestKind.SNAPSHOT):
         raise Refused(f"snapshot {parent.snapshot_id} cannot be the parent of another one here")
     progress.phase("store", total=sum(source.stat.size_bytes for source in sources), unit="bytes")
-    writing = _Writing(store, snapshot_id, attempt, progress)
+    writing = _Writing(store, snapshot_id, attempt, progress, pack_bytes)
     to_read = writing.iter_files_to_read(sources, parent=parent, full_read=full_read)
     with _Window(threads, check_cancelled) as window:
         writing.store(window.map(_read_unit, _iter_units(to_read)))
@@ -343,7 +347,12 @@ class _Writing:
     """One run of `store_files`. Everything here belongs to the calling thread."""
 
     def __init__(
-        self, store: ReplicaSetStore, snapshot_id: SnapshotId, attempt: int, progress: ProgressReporter
+        self,
+        store: ReplicaSetStore,
+        snapshot_id: SnapshotId,
+        attempt: int,
+        progress: ProgressReporter,
+        pack_bytes: int,
     ) -> None:
         self._store = store
         self._snapshot_id = snapshot_id
@@ -352,11 +361,11 @@ class _Writing:
         self._entries: dict[str, FileEntry] = {}
         self._counts = _Counts()
         self._pack_sequence = 0
-        self._pack_id = ""
-        self._pack_offset = 0
-        self._pack_start = 0
+        self._pack_bytes = pack_bytes
         self._pending: list[tuple[str, bytes]] = []
         self._pending_bytes = 0
+        self._under_way: deque[tuple[Future[int] | None, list[tuple[str, bytes]]]] = deque()
+        self._begin_pack()
 
     def iter_files_to_read(
         self, sources: Sequence[SourceFile], *, parent: Manifest | None, full_read: bool
@@ -385,20 +394,13 @@ class _Writing:
 
     def store(self, units: Iterable[list[tuple[_Piece, list[_Block] | None]]]) -> None:
         """Write packs of the new blocks in `units`, and all recipes."""
-        new_blocks = self._iter_new_blocks(units)
-        while True:
-            self._begin_pack()
-            # The first block is placed in this pack before the pack exists: no new block, no pack.
-            first = next((stored for stored in new_blocks if stored), None)
-            if first is None:
-                break
-            name = self._store.pack_name(self._pack_id)
-            chunks = pack_chunks(self._pack_id, self._fill_pack(first, new_blocks))
-            self._counts.new_stored_bytes += self._store.storage.put(name, chunks)
-            self._pack_sequence += 1
-            crash_points.reach("snapshot.pack_written")
-            self._flush_recipes()
-        self._flush_recipes()
+        with ThreadPoolExecutor(PACKS_UNDER_WAY_MAX, thread_name_prefix="pack") as self._putters:
+            for unit in units:
+                for piece, blocks in unit:
+                    self._take_piece(piece, blocks)
+            self._close_pack()
+            while self._under_way:
+                self._settle_oldest_pack()
         crash_points.reach("snapshot.recipes_written")
 
     def result(self, sources: Sequence[SourceFile]) -> StoredFiles:
@@ -415,49 +417,59 @@ class _Writing:
             damaged_parent_objects=tuple(sorted(counts.damaged)),
         )
 
+    def _take_piece(self, piece: _Piece, blocks: list[_Block] | None) -> None:
+        if blocks is None:
+            self._drop(piece.file)
+        elif not piece.file.gone:
+            for block in blocks:
+                self._place_block(piece.file, block)
+            self._finish_piece(piece)
+        self._progress.advance(piece.length)
+        # Recipes that wait for the open pack must not pile up: it then closes early.
+        if self._pending_bytes >= RECIPES_PENDING_BYTES_MAX:
+            self._close_pack()
+
+    def _place_block(self, file: _File, block: _Block) -> None:
+        place = block.place if block.place is not None else file.known.get(block.id)
+        if place is None:
+            if self._pack_offset >= self._pack_bytes:
+                self._close_pack()
+            place = BlockPlace(self._pack_id, self._pack_offset, len(block.stored), block.crc)
+            self._pack_blocks.append(block.stored)
+            self._pack_offset += len(block.stored)
+            file.index(block.id, place)
+            self._counts.blocks_new += 1
+        else:
+            self._counts.blocks_reused += 1
+        file.block_ids.append(block.id)
+        file.places.append(place)
+
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
-        self._pack_start = self._pack_offset = len(pack_header(self._pack_id))
+        self._pack_offset = len(pack_header(self._pack_id))
+        self._pack_blocks: list[bytes] = []
 
-    def _fill_pack(self, first: bytes, new_blocks: Iterator[bytes]) -> Iterator[bytes]:
-        yield first
-        # Recipes that wait for this pack must not pile up: the pack then closes early.
-        while self._pack_offset < PACK_BYTES_TARGET and self._pending_bytes < RECIPES_PENDING_BYTES_MAX:
-            stored = next(new_blocks, None)
-            if stored is None:
-                return
-            if stored:
-                yield stored
+    def _close_pack(self) -> None:
+        """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier ones."""
+        put: Future[int] | None = None
+        if self._pack_blocks:
+            chunks = pack_chunks(self._pack_id, self._pack_blocks)
+            put = self._putters.submit(self._store.storage.put, self._store.pack_name(self._pack_id), chunks)
+            self._pack_sequence += 1
+        self._under_way.append((put, self._pending))
+        self._pending, self._pending_bytes = [], 0
+        self._begin_pack()
+        while len(self._under_way) > PACKS_UNDER_WAY_MAX:
+            self._settle_oldest_pack()
 
-    def _iter_new_blocks(self, units: Iterable[list[tuple[_Piece, list[_Block] | None]]]) -> Iterator[bytes]:
-        """Place every block; the stored bytes of each new one are given out, and b"" after each piece."""
-        for unit in units:
-            for piece, blocks in unit:
-                if blocks is None:
-                    self._drop(piece.file)
-                elif not piece.file.gone:
-                    yield from self._place_blocks(piece.file, blocks)
-                    self._finish_piece(piece)
-                self._progress.advance(piece.length)
-                if self._pack_offset == self._pack_start and self._pending_bytes >= RECIPES_PENDING_BYTES_MAX:
-                    self._flush_recipes()
-                yield b""
-
-    def _place_blocks(self, file: _File, blocks: list[_Block]) -> Iterator[bytes]:
-        for block in blocks:
-            place = block.place if block.place is not None else file.known.get(block.id)
-            is_new = place is None
-            if place is None:
-                place = BlockPlace(self._pack_id, self._pack_offset, len(block.stored), block.crc)
-                self._pack_offset += len(block.stored)
-                file.index(block.id, place)
-                self._counts.blocks_new += 1
-            else:
-                self._counts.blocks_reused += 1
-            file.block_ids.append(block.id)
-            file.places.append(place)
-            if is_new:
-                yield block.stored
+    def _settle_oldest_pack(self) -> None:
+        """Wait until the oldest pack is durable, then store the recipes that waited for it."""
+        put, recipes = self._under_way.popleft()
+        if put is not None:
+            self._counts.new_stored_bytes += put.result()
+            crash_points.reach("snapshot.pack_written")
+        if recipes:
+            self._counts.new_stored_bytes += self._store.storage.put_many(recipes)
 
     def _drop(self, file: _File) -> None:
         if not file.source.may_vanish:
@@ -504,9 +516,3 @@ class _Writing:
         if file.seems_unchanged and unequal and not file.damaged:
             self._counts.unexpected_changes.append(entry.path)
         file.known.clear()
-
-    def _flush_recipes(self) -> None:
-        """Store the finished recipes. Every pack that they name must be durable."""
-        if self._pending:
-            self._counts.new_stored_bytes += self._store.storage.put_many(self._pending)
-        self._pending, self._pending_bytes = [], 0

@@ -1,0 +1,120 @@
+"""Reading stored blocks: spans of neighbours in one read, nothing handed out unverified.
+
+`read_span` proves each block's stored bytes by their CRC-32, which is enough to send them on; `open_blocks` inflates
+them and proves the plain bytes by their BLAKE3 identity. Each IntegrityError names the pack and the file's block.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from ebbtide.errors import IntegrityError, ObjectNotFound
+from ebbtide.repository.block import decode_block, plain_length, stored_crc
+from ebbtide.repository.recipe import Recipe
+from ebbtide.repository.repository import ReplicaSetStore
+
+SPAN_BYTES = 1024 * 1024
+"""Stored bytes of one read: long enough to stream, short enough to send early."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Span(NamedTuple):
+    """Blocks `first_block` … `first_block + block_count - 1` of a stretch: `length` bytes of a pack from `offset`."""
+
+    pack_id: str
+    offset: int
+    length: int
+    first_block: int
+    block_count: int
+
+
+def plan_spans(
+    recipe: Recipe, *, first_block: int = 0, end_block: int | None = None, span_bytes: int = SPAN_BYTES
+) -> list[Span]:
+    """The reads that fetch blocks `first_block` up to before `end_block` (None: all), in order.
+
+    Each is at most `span_bytes` long, unless one block alone is longer.
+    """
+    end_block = recipe.block_count if end_block is None else end_block
+    spans: list[Span] = []
+    for run in recipe.runs:
+        offset = run.offset
+        start = run.first_block
+        for index in range(run.first_block, run.first_block + run.block_count):
+            length = recipe.stored_lengths[index]
+            if first_block <= index < end_block:
+                last = spans[-1] if spans and start < index and index > first_block else None
+                if last is not None and last.length + length <= span_bytes:
+                    spans[-1] = last._replace(length=last.length + length, block_count=last.block_count + 1)
+                else:
+                    spans.append(Span(run.pack_id, offset, length, index, 1))
+            offset += length
+    return spans
+
+
+def read_span(store: ReplicaSetStore, recipe: Recipe, span: Span, *, what: str) -> bytes:
+    """The stored bytes of a span, each block's CRC checked. `what` says whose blocks they are, for messages."""
+    name = store.pack_name(span.pack_id)
+    try:
+        data = store.storage.get_range(name, start=span.offset, length=span.length)
+    except ObjectNotFound as error:
+        raise IntegrityError(name, f"is absent, but {what} needs it") from error
+    for index, stored in iter_stored(recipe, span, data):
+        if stored_crc(stored) != recipe.crcs[index]:
+            raise IntegrityError(name, f"block {index} of {what} does not match its CRC")
+    return data
+
+
+def iter_stored(recipe: Recipe, span: Span, data: bytes) -> Iterator[tuple[int, memoryview]]:
+    """Index in the stretch and stored bytes of each block of a span."""
+    view = memoryview(data)
+    start = 0
+    for index in range(span.first_block, span.first_block + span.block_count):
+        length = recipe.stored_lengths[index]
+        yield index, view[start : start + length]
+        start += length
+
+
+def open_blocks(
+    store: ReplicaSetStore, recipe: Recipe, span: Span, data: bytes, *, what: str
+) -> Iterator[bytes]:
+    """The plain bytes of each block of a span that `read_span` read, in order, each proved by its identity."""
+    name = store.pack_name(span.pack_id)
+    for index, stored in iter_stored(recipe, span, data):
+        yield decode_block(
+            stored,
+            plain_bytes=plain_length(index, total_bytes=recipe.plain_bytes),
+            expected_id=recipe.block_id(index),
+            object_name=name,
+            what=f"block {index} of {what}",
+        )
+
+
+def map_ordered(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    window: int,
+    check_cancelled: Callable[[], None],
+) -> Iterator[Result]:
+    """`function` of each item, in order, computed in `threads` threads at most `window` items ahead.
+
+    After an error, or when the iterator is closed, no thread runs any more.
+    """
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="blocks")
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            under_way.append(executor.submit(function, item))
+            if len(under_way) >= window:
+                check_cancelled()
+                yield under_way.popleft().result()
+        while under_way:
+            check_cancelled()
+            yield under_way.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)

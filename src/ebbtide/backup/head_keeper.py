@@ -140,7 +140,7 @@ class HeadKeeper:
             case HeadAction.JOIN:
                 self._join(cluster, head, access)
             case HeadAction.WATCH_SYNC:
-                self._watch_sync(cluster, head, access)
+                self._watch_sync(cluster, head)
             case HeadAction.FOLLOW:
                 self._follow(cluster, head, access)
             case HeadAction.LEAVE:
@@ -323,7 +323,7 @@ class HeadKeeper:
         reason = seen.get("lastHeartbeatMessage") or "no heartbeat was answered"
         return f"{host} could not reach the head at {address} ({reason})"
 
-    def _watch_sync(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+    def _watch_sync(self, cluster: Cluster, head: Head) -> None:
         if head.state is HeadState.DOWN:
             self._update(message="its mongod runs again and catches up")
             return

@@ -1,0 +1,374 @@
+"""Taking one snapshot: the list of steps, and what each leaves behind when it is the last one.
+
+    prepare   what an interrupted attempt left is removed; a snapshot that is committed already skips to `record`
+    lock      the head is locked; T_s, T_a and the files' stats are read
+    store     blocks that the parent lacks become packs and recipes
+    unlock    the lock is given back, and with it the proof that it held all the time
+    commit    the manifest: from here on the snapshot exists
+    record    the catalog lists it as complete
+
+The head is unlocked before the manifest is written, not after: the pause is shorter, and a copy whose lock was lost
+on the way is never committed.
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pymongo import MongoClient
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.head_lock import HeadLock, unlock_once, unlock_wholly
+from ebbtide.crash_points import reach
+from ebbtide.domain.capture import (
+    BACKUP_METADATA,
+    check_complete,
+    is_always_read,
+    is_left_out,
+    parse_stable_timestamp,
+)
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.replica_set import join_host_port
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.errors import (
+    EbbtideError,
+    IntegrityError,
+    NotFound,
+    ObjectNotFound,
+    SnapshotUnusable,
+)
+from ebbtide.events import record_event
+from ebbtide.jobs.runner import Ending, JobRun, Step
+from ebbtide.mongod.deployment import translated_errors
+from ebbtide.repository.manifest import Manifest, ManifestKind
+from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
+
+Document = dict[str, Any]
+
+_log = structlog.get_logger()
+
+
+class SnapshotRun:
+    """One attempt at one snapshot. `steps` and `ending` are for the runner."""
+
+    def __init__(self, run: JobRun, *, context: BackupContext) -> None:
+        self._run = run
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._client: MongoClient[Document] | None = None
+        self._lock: HeadLock | None = None
+        self._locked_at = 0.0
+        self._lock_seconds = 0.0
+        self._parent: Manifest | None = None
+        self._is_full_read = True
+        self._manifest: Manifest | None = None
+        self._sources: list[SourceFile] = []
+        self._stored: StoredFiles | None = None
+        self._facts: Document = {}
+        snapshot = context.catalog.snapshots.find(SnapshotId(run.job.subject_id))
+        cluster = context.catalog.clusters.find(run.job.cluster_id)
+        if snapshot is None or cluster is None:
+            raise NotFound(f"snapshot {run.job.subject_id} or its cluster is not in the catalog")
+        self._snapshot: Snapshot = snapshot
+        self._cluster: Cluster = cluster
+        self._access = context.access(cluster)
+        self._dbpath = context.head_directory(cluster) / "db"
+        self._store = context.repository.replica_set(cluster.id, cluster.replica_set_name)
+
+    def steps(self) -> list[Step]:
+        return [
+            Step(name="prepare", run=self._prepare),
+            Step(name="lock", run=self._take_lock),
+            Step(name="store", run=self._store_files),
+            Step(name="unlock", run=self._release_lock),
+            Step(name="commit", run=self._commit),
+            Step(name="record", run=self._record),
+        ]
+
+    def ending(self) -> Ending:
+        return Ending(
+            always=self._clean_up,
+            gave_up=self._give_up,
+            cancelled=lambda: self._give_up("cancelled by a person"),
+        )
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Crash: nothing is left but what was there before."""
+        snapshot_id = self._snapshot.id
+        if self._store.has_snapshot(snapshot_id):
+            self._manifest = self._store.load_manifest(snapshot_id)
+            return
+        self._unlock_leftover()
+        removed = self._store.discard_attempts(snapshot_id)
+        if removed:
+            _log.info("snapshot.attempt_discarded", snapshot_id=snapshot_id, packs=removed)
+        self._parent = self._find_parent()
+        self._is_full_read = self._parent is None or self._is_full_read_due(self._parent)
+
+    def _take_lock(self) -> None:
+        """Crash: the head may be locked, and the catalog says so; whoever comes next unlocks it."""
+        if self._manifest is not None:
+            return
+        self._record_lock(self._run.job.id)
+        reach("snapshot.lock_intended")
+        self._client = self._access.head_client()
+        lock = HeadLock(self._client, self._dbpath)
+        self._locked_at = time.monotonic()
+        lock.take()
+        self._lock = lock
+        reach("snapshot.locked")
+        self._facts = self._read_facts(self._client)
+        self._sources = self._list_sources()
+
+    def _store_files(self) -> None:
+        """Crash: packs and recipes that nothing names, and a locked head."""
+        if self._manifest is not None:
+            return
+        self._stored = store_files(
+            self._store,
+            self._sources,
+            snapshot_id=self._snapshot.id,
+            attempt=self._run.job.failures + self._run.job.attempts,
+            parent=self._parent,
+            full_read=self._is_full_read,
+            threads=self._context.threads,
+            progress=self._run.progress,
+            check_cancelled=self._run.check,
+        )
+
+    def _release_lock(self) -> None:
+        """Crash: the catalog says that the head is locked, and it is not."""
+        if self._lock is None:
+            return
+        lock, self._lock = self._lock, None
+        lock.release()
+        self._lock_seconds = time.monotonic() - self._locked_at
+        reach("snapshot.unlocked")
+        self._record_lock(None)
+        if self._lock_seconds > self._context.settings.number("snapshot.lock_warn_seconds"):
+            self._event(
+                EventLevel.WARNING,
+                "snapshot.long_lock",
+                f"the head of {self._cluster.name} was locked for {self._lock_seconds:.0f} s; it catches up now",
+            )
+
+    def _commit(self) -> None:
+        """Crash after it: the snapshot exists, and the next attempt only records it."""
+        if self._manifest is not None:
+            return
+        if self._stored is None:
+            raise SnapshotUnusable("nothing was stored")
+        manifest = self._make_manifest(self._stored)
+        self._store.commit(manifest, parent=self._parent)
+        self._manifest = manifest
+        reach("snapshot.manifest_written")
+
+    def _record(self) -> None:
+        """Crash after it: the job is claimed once more, finds everything done, and ends."""
+        manifest = self._manifest
+        if manifest is None:
+            raise SnapshotUnusable("no manifest was written")
+        self._catalog.snapshots.update(
+            self._snapshot.id,
+            state=SnapshotState.COMPLETE,
+            completed=manifest.completed,
+            parent_id=manifest.parent_id,
+            stable_timestamp=manifest.stable_timestamp,
+            applied_timestamp=manifest.applied_timestamp,
+            mongod_version=manifest.mongod_version,
+            fcv=manifest.fcv,
+            machine=manifest.head_address,
+            data_size_bytes=manifest.data_size_bytes,
+            storage_size_bytes=manifest.storage_size_bytes,
+            file_size_bytes=manifest.plain_bytes,
+            stored_bytes=manifest.stored_bytes,
+            new_stored_bytes=manifest.new_stored_bytes,
+            lock_seconds=round(self._lock_seconds, 3),
+            error="",
+        )
+        reach("snapshot.completed")
+        self._event(
+            EventLevel.INFO,
+            "snapshot.complete",
+            f"snapshot {self._snapshot.id} of {self._cluster.name} is complete",
+        )
+
+    # --- what the steps are made of ---------------------------------------------------------------------------------
+
+    def _unlock_leftover(self) -> None:
+        head = self._catalog.heads.find(self._cluster.id)
+        if head is None or head.lock_job_id is None:
+            return
+        client = self._access.head_client()
+        try:
+            unlock_wholly(client)
+        finally:
+            client.close()
+        self._record_lock(None)
+
+    def _record_lock(self, job_id: str | None) -> None:
+        self._catalog.heads.update(
+            self._cluster.id,
+            worker_id=self._context.worker_id,
+            now=self._clock.now(),
+            lock_job_id=job_id,
+        )
+
+    def _find_parent(self) -> Manifest | None:
+        """The newest snapshot whose manifest can be read; a damaged one is said and passed over."""
+        newest = self._catalog.snapshots.newest_complete(self._cluster.id)
+        if newest is None:
+            return None
+        try:
+            return self._store.load_manifest(newest.id)
+        except (IntegrityError, ObjectNotFound) as error:
+            self._event(
+                EventLevel.ERROR,
+                "repository.damaged",
+                f"snapshot {newest.id} cannot be built upon, so a full one is taken: {error}",
+            )
+            return None
+
+    def _is_full_read_due(self, parent: Manifest) -> bool:
+        age = self._clock.now() - parent.last_full_read
+        return age.total_seconds() >= 3600 * self._context.settings.count("snapshot.full_read_every_hours")
+
+    def _read_facts(self, client: MongoClient[Document]) -> Document:
+        """What is to be known of the locked head besides its files."""
+        metadata = (self._dbpath / BACKUP_METADATA).read_text(errors="replace")
+        with translated_errors("reading the head"):
+            newest = client.local["oplog.rs"].find_one(sort=[("$natural", -1)], projection={"ts": 1})
+            oplog = client.local.command("collStats", "oplog.rs")
+            build = client.admin.command("buildInfo")
+            fcv = client.admin.command("getParameter", featureCompatibilityVersion=1)
+            options = client.admin.command("getCmdLineOpts").get("parsed", {}).get("storage", {})
+            names = client.list_database_names()
+            stats = [client[name].command("dbStats") for name in names]
+        if newest is None:
+            raise SnapshotUnusable("the head's oplog is empty")
+        ident = str(oplog["wiredTiger"]["uri"]).rpartition(":")[2]
+        return {
+            "metadata": metadata,
+            "stable": parse_stable_timestamp(metadata),
+            "applied": OplogTimestamp.from_bson(newest["ts"]),
+            "oplog_file": f"{ident}.wt",
+            "version": str(build["version"]),
+            "fcv": str(fcv["featureCompatibilityVersion"]["version"]),
+            "data_size": sum(int(s.get("dataSize", 0)) for s in stats),
+            "storage_size": sum(int(s.get("storageSize", 0)) + int(s.get("indexSize", 0)) for s in stats),
+            "directory_per_db": bool(options.get("directoryPerDB", False)),
+        }
+
+    def _list_sources(self) -> list[SourceFile]:
+        """The snapshot's files, each with its stat from before it is read."""
+        sources = []
+        for absolute in _iter_files(self._dbpath):
+            path = absolute.relative_to(self._dbpath).as_posix()
+            if is_left_out(path):
+                continue
+            try:
+                stat = stat_file(absolute)
+            except FileNotFoundError:
+                continue
+            always = is_always_read(path, oplog_file=self._facts["oplog_file"])
+            sources.append(SourceFile(path=path, absolute=absolute, stat=stat, always_read=always))
+        check_complete([source.path for source in sources], self._facts["metadata"])
+        return sources
+
+    def _make_manifest(self, stored: StoredFiles) -> Manifest:
+        facts, now = self._facts, self._clock.now()
+        if stored.unexpected_changes:
+            self._event(
+                EventLevel.ERROR,
+                "snapshot.unexpected_changes",
+                "files whose times said that they had not changed have changed: "
+                + ", ".join(stored.unexpected_changes[:10])
+                + "; snapshots since the last full read may be wrong",
+            )
+        if stored.damaged_parent_objects:
+            self._event(
+                EventLevel.ERROR,
+                "repository.damaged",
+                "an earlier snapshot has damaged objects: " + ", ".join(stored.damaged_parent_objects[:10]),
+            )
+        last_full_read = now if self._is_full_read or self._parent is None else self._parent.last_full_read
+        group = self._catalog.groups.find(self._cluster.group_id)
+        return Manifest(
+            kind=ManifestKind.SNAPSHOT,
+            snapshot_id=self._snapshot.id,
+            parent_id=self._parent.snapshot_id if self._parent is not None else None,
+            group_id=self._cluster.group_id,
+            group_name=group.name if group is not None else "",
+            cluster_id=self._cluster.id,
+            cluster_name=self._cluster.name,
+            replica_set_name=self._cluster.replica_set_name,
+            created=self._snapshot.created,
+            completed=now,
+            stable_timestamp=facts["stable"],
+            applied_timestamp=facts["applied"],
+            mongod_version=facts["version"],
+            fcv=facts["fcv"],
+            head_address=join_host_port(self._cluster.head_host, self._cluster.head_port),
+            oplog_file=facts["oplog_file"],
+            storage={"engine": "wiredTiger", "directoryPerDB": facts["directory_per_db"]},
+            data_size_bytes=facts["data_size"],
+            storage_size_bytes=facts["storage_size"],
+            new_stored_bytes=stored.new_stored_bytes,
+            last_full_read=last_full_read,
+            files=stored.entries,
+        )
+
+    # --- endings ----------------------------------------------------------------------------------------------------
+
+    def _clean_up(self) -> None:
+        """Whatever happened: the head is not left locked."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        lock, self._lock = self._lock, None
+        try:
+            if lock is not None:
+                unlock_once(client)
+                self._record_lock(None)
+        except EbbtideError as error:
+            # The catalog still says that the head may be locked, so the next look unlocks it.
+            _log.warning("snapshot.unlock_not_recorded", message=str(error))
+        finally:
+            client.close()
+
+    def _give_up(self, reason: str) -> None:
+        self._catalog.snapshots.update(self._snapshot.id, state=SnapshotState.FAILED, error=reason)
+        self._event(
+            EventLevel.ERROR,
+            "snapshot.failed",
+            f"snapshot {self._snapshot.id} of {self._cluster.name} failed: {reason}",
+        )
+        self._store.discard_attempts(self._snapshot.id)
+
+    def _event(self, level: EventLevel, kind: str, message: str) -> None:
+        record_event(
+            self._catalog,
+            self._clock,
+            level=level,
+            kind=kind,
+            message=message,
+            group_id=self._cluster.group_id,
+            cluster_id=self._cluster.id,
+            subject_id=self._snapshot.id,
+        )
+
+
+def _iter_files(directory: Path) -> list[Path]:
+    """Every regular file below `directory`, in path order; WiredTiger's own metadata is part of it."""
+    found = []
+    for parent, _, names in os.walk(directory):
+        found += [Path(parent) / name for name in names]
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())

@@ -1,0 +1,64 @@
+"""`restoreInfo.txt`: what a download is, and the exact commands that start it. Pure text."""
+
+from ebbtide.domain.restore_job import RestoreJob
+from ebbtide.repository.manifest import Manifest
+
+RESTORE_INFO_NAME = "restoreInfo.txt"
+
+SAFE_PARAMETERS = (
+    "--setParameter",
+    "ttlMonitorEnabled=false",
+    "--setParameter",
+    "disableLogicalSessionCacheRefresh=true",
+)
+"""For every first start of restored files: nothing expires before anyone has looked."""
+
+
+def plain_start_arguments(directory: str, *, port: int, directory_per_db: bool) -> list[str]:
+    """Arguments of a mongod that opens the files as they are, at the job's timestamp, on loopback only."""
+    arguments = ["--dbpath", directory, "--port", str(port), "--bind_ip", "127.0.0.1", *SAFE_PARAMETERS]
+    return [*arguments, "--directoryperdb"] if directory_per_db else arguments
+
+
+def render_restore_info(job: RestoreJob, manifest: Manifest) -> str:
+    """The text. It depends on the job and its snapshot alone, so an archive's bytes never change."""
+    stable, applied = manifest.stable_timestamp, manifest.applied_timestamp
+    directory = job.file_name.removesuffix(".tar.gz")
+    per_db = bool(manifest.storage.get("directoryPerDB", False))
+    command = "mongod " + " ".join(plain_start_arguments(directory, port=27117, directory_per_db=per_db))
+    return f"""\
+Ebbtide restore job {job.id}
+
+cluster          {manifest.cluster_name} ({manifest.cluster_id})
+replica set      {manifest.replica_set_name}
+group            {manifest.group_name} ({manifest.group_id})
+snapshot         {manifest.snapshot_id}
+asked for        {manifest.created.isoformat(timespec="seconds")}
+timestamp        {stable.date.isoformat(timespec="seconds")}, oplog timestamp {stable}
+newest oplog     {applied.date.isoformat(timespec="seconds")}, oplog timestamp {applied}
+mongod           {manifest.mongod_version}
+FCV              {manifest.fcv}
+files            {len(manifest.files)}, {manifest.plain_bytes} bytes
+
+This directory is the dbpath of a mongod {manifest.mongod_version}, majority-committed data as it was at `timestamp`.
+
+To look at it: with a mongod of the same major version, from the directory that holds {directory}/:
+
+    {command}
+
+It listens on 127.0.0.1 only and asks for no password: whoever can reach that port can read everything. Its log says
+"WiredTiger recoveryTimestamp" with the timestamp above. TTL deletion is switched off, so that nothing expires before
+you have looked; without that parameter documents whose time has passed are deleted.
+
+Started as a standalone, the data is at `timestamp`. The oplog inside reaches on to `newest oplog`; to have these
+entries too, start once with
+
+    {command} \\
+        --setParameter recoverFromOplogAsStandalone=true --setParameter takeUnstableCheckpointOnShutdown=true
+
+which comes up read-only. Do not start it with --replSet as it is: at an address of the old set it would join
+production.
+
+Users and roles are those of that time. Python's gzip.decompress is very slow on an archive like this one; tarfile,
+GNU tar and gzip are not.
+"""

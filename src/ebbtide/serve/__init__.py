@@ -1,0 +1,1 @@
+"""`ebbtide serve`: everything on one machine."""

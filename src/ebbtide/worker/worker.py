@@ -1,0 +1,208 @@
+"""The worker process: keeps heads, claims jobs, tidies up after workers that died.
+
+One loop looks every half second: renew leases, give every cluster its keeper, claim jobs while there is room. A job
+runs in a thread of its own; so does each keeper. On SIGTERM jobs return to the queue, locked heads are unlocked, and
+heads are stopped.
+
+Crash: leases run out after 15 s; a worker that starts on the same machine sees at once that its predecessor's process
+is gone, and takes over its heads (their mongods are still running) and its jobs.
+"""
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import structlog
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.head_keeper import LEASE as HEAD_LEASE
+from ebbtide.backup.head_keeper import HeadKeeper
+from ebbtide.backup.registration import new_head
+from ebbtide.backup.requesting import enqueue_snapshot
+from ebbtide.backup.snapshot_run import SnapshotRun
+from ebbtide.catalog.workers import WorkerRecord
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.job import Job, JobKind
+from ebbtide.domain.restore_job import RestoreEvent
+from ebbtide.errors import EbbtideError
+from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
+from ebbtide.mongod.process import current_boot_id, process_start_ticks
+from ebbtide.restore.download_run import DownloadRun
+from ebbtide.restore.requesting import enqueue_restore
+
+LOOK_SECONDS = 0.5
+TIDY_SECONDS = 5.0
+JOBS_STOP_SECONDS = 12.0
+
+_log = structlog.get_logger()
+
+
+class Worker:
+    """One worker; `run` returns after `stop`."""
+
+    def __init__(self, context: BackupContext) -> None:
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._id = context.worker_id
+        self._stopping = threading.Event()
+        self._keepers: dict[ClusterId, tuple[HeadKeeper, threading.Thread]] = {}
+        self._jobs: dict[str, threading.Thread] = {}
+        self._tidied_at = float("-inf")
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop`; the catalog may come and go meanwhile."""
+        _log.info("worker.started", worker_id=self._id)
+        while not self._stopping.is_set():
+            try:
+                self._look()
+            except EbbtideError as error:
+                _log.warning("worker.trouble", message=str(error))
+            self._stopping.wait(LOOK_SECONDS)
+        self._shut_down()
+        _log.info("worker.stopped", worker_id=self._id)
+
+    def _look(self) -> None:
+        if self._clock.monotonic() - self._tidied_at > TIDY_SECONDS:
+            self._tidy()
+            self._tidied_at = self._clock.monotonic()
+        self._keep_heads()
+        self._jobs = {job_id: thread for job_id, thread in self._jobs.items() if thread.is_alive()}
+        while len(self._jobs) < self._context.settings.count("worker.jobs_max"):
+            job = self._claim()
+            if job is None:
+                return
+            thread = threading.Thread(target=self._work, args=(job,), name=job.id)
+            self._jobs[job.id] = thread
+            thread.start()
+
+    # --- heads ----------------------------------------------------------------------------------------------------
+
+    def _keep_heads(self) -> None:
+        """Every live cluster has a head record and, where its lease is ours or free, a keeper here."""
+        for cluster_id, (_, thread) in list(self._keepers.items()):
+            if not thread.is_alive():
+                del self._keepers[cluster_id]
+        for cluster in self._catalog.clusters.list_live():
+            if self._catalog.heads.find(cluster.id) is None:
+                self._catalog.heads.insert(new_head(cluster, clock=self._clock))
+            now = self._clock.now()
+            claimed = self._catalog.heads.claim(
+                cluster.id, worker_id=self._id, now=now, until=now + HEAD_LEASE
+            )
+            if claimed is None or cluster.id in self._keepers:
+                continue
+            keeper = HeadKeeper(cluster.id, self._context)
+            thread = threading.Thread(target=keeper.run, name=f"head {cluster.name}")
+            self._keepers[cluster.id] = (keeper, thread)
+            thread.start()
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def _claim(self) -> Job | None:
+        now = self._clock.now()
+        ready = [cluster_id for cluster_id, (keeper, _) in self._keepers.items() if keeper.is_ready]
+        return self._catalog.jobs.claim(
+            worker_id=self._id, now=now, until=now + LEASE, snapshot_cluster_ids=ready
+        )
+
+    def _work(self, job: Job) -> None:
+        structlog.contextvars.bind_contextvars(job_id=job.id)
+        run = JobRun(
+            job, catalog=self._catalog, clock=self._clock, worker_id=self._id, stopping=self._stopping
+        )
+        steps, ending = self._steps(run)
+        run_job(
+            run,
+            steps,
+            ending,
+            catalog=self._catalog,
+            clock=self._clock,
+            worker_id=self._id,
+            retry_for=timedelta(minutes=self._context.settings.count("jobs.retry_minutes")),
+        )
+
+    def _steps(self, run: JobRun) -> tuple[list[Step], Ending]:
+        """The job's list of steps. What cannot even begin fails in its first step, where the runner judges it."""
+        try:
+            match run.job.kind:
+                case JobKind.SNAPSHOT:
+                    snapshot = SnapshotRun(run, context=self._context)
+                    return snapshot.steps(), snapshot.ending()
+                case JobKind.RESTORE:
+                    download = DownloadRun(run, context=self._context)
+                    return download.steps(), download.ending()
+        except EbbtideError as error:
+            failure = error
+
+        def fail() -> None:
+            raise failure
+
+        nothing = Ending(always=lambda: None, gave_up=lambda _: None, cancelled=lambda: None)
+        return [Step(name="begin", run=fail)], nothing
+
+    # --- tidying --------------------------------------------------------------------------------------------------
+
+    def _tidy(self) -> None:
+        """What nobody else puts right: dead workers' leases, records without jobs, links past their time."""
+        self._catalog.workers.put(self._record())
+        for worker in self._catalog.workers.list_all():
+            if worker.id != self._id and self._is_dead(worker):
+                _log.info("worker.took_over", dead_worker_id=worker.id)
+                self._catalog.heads.release_all(worker.id)
+                self._catalog.jobs.release_all(worker.id)
+                self._catalog.workers.delete(worker.id)
+        for snapshot in self._catalog.snapshots.list_in_progress():
+            enqueue_snapshot(snapshot, catalog=self._catalog, clock=self._clock)
+        for restore in self._catalog.restore_jobs.list_unfinished():
+            enqueue_restore(restore, catalog=self._catalog, clock=self._clock)
+        for restore in self._catalog.restore_jobs.list_expired(self._clock.now()):
+            self._catalog.restore_jobs.apply(restore.id, RestoreEvent.LINK_EXPIRED)
+
+    def _record(self) -> WorkerRecord:
+        return WorkerRecord(
+            id=self._id,
+            boot_id=current_boot_id(),
+            pid=os.getpid(),
+            start_ticks=process_start_ticks(os.getpid()) or 0,
+            heartbeat=self._clock.now(),
+        )
+
+    def _is_dead(self, worker: WorkerRecord) -> bool:
+        """Only a worker of this machine can be seen to be dead; of others the leases run out."""
+        if worker.boot_id != current_boot_id():
+            return self._clock.now() - worker.heartbeat > timedelta(minutes=5)
+        return process_start_ticks(worker.pid) != worker.start_ticks
+
+    # --- stopping -------------------------------------------------------------------------------------------------
+
+    def _shut_down(self) -> None:
+        """Jobs first (they unlock their heads), then keepers, then the heads' mongods, all at once."""
+        deadline = self._clock.monotonic() + JOBS_STOP_SECONDS
+        for thread in self._jobs.values():
+            thread.join(max(0.0, deadline - self._clock.monotonic()))
+        keepers = list(self._keepers.values())
+        for keeper, _ in keepers:
+            keeper.stop()
+        for _, thread in keepers:
+            thread.join(max(1.0, deadline - self._clock.monotonic()))
+        if keepers:
+            with ThreadPoolExecutor(len(keepers)) as pool:
+                list(pool.map(lambda kept: kept[0].stop_mongod(), keepers))
+        try:
+            self._catalog.jobs.release_all(self._id)
+            self._catalog.heads.release_all(self._id)
+            self._catalog.workers.delete(self._id)
+        except EbbtideError as error:
+            _log.warning("worker.leases_not_released", message=str(error))
+
+
+def stop_on_signals(worker: Worker) -> None:
+    """SIGTERM and SIGINT end the worker in order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())

@@ -1,0 +1,38 @@
+"""What every handler of the API may use: one frozen value, made once at start."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import Clock
+from ebbtide.domain.restore_job import RestoreJob
+from ebbtide.sealing import ServiceKey
+from ebbtide.settings import Settings
+
+
+class Archive(Protocol):
+    """The download of one restore job: known length, any range of it readable."""
+
+    @property
+    def length_bytes(self) -> int: ...
+
+    @property
+    def file_name(self) -> str: ...
+
+    def iter_range(self, start: int, end: int) -> Iterator[bytes]:
+        """Bytes `start` … `end`−1 in order. Raises IntegrityError, ObjectNotFound."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiContext:
+    """`external_url` has no trailing slash; every link begins with it, never with a `Host` header."""
+
+    settings: Settings
+    catalog: Catalog
+    service_key: ServiceKey
+    clock: Clock
+    repository_path: Path
+    external_url: str
+    open_archive: Callable[[RestoreJob], Archive]

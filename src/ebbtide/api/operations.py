@@ -1,0 +1,165 @@
+"""What an operation of the API is, and the call that its handler gets.
+
+The table of operations says all that must be known before the handler runs (who may, about what); `prepare_call` makes
+sure of it in the order of contract 4.5. A handler is a plain function that runs in a thread, returns an Answer or
+raises a Refusal, and starts with a caller, a group, a cluster and a page that were already checked.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from ebbtide.api.bodies import Body
+from ebbtide.api.context import ApiContext
+from ebbtide.api.queries import Page, Query, parse_page, parse_presentation
+from ebbtide.api.refusals import refusal
+from ebbtide.api.responses import Answer
+from ebbtide.api.wire import Addresses
+from ebbtide.domain.access import Address, ApiKey, is_member, is_owner, may_write
+from ebbtide.domain.cluster import CLUSTER_NAME, Cluster
+from ebbtide.domain.group import Group
+from ebbtide.domain.ids import ClusterId, GroupId, is_id
+
+GROUP_SEGMENT = "groupId"
+CLUSTER_SEGMENT = "clusterName"
+
+
+class Scope(Enum):
+    """What the path of an operation names, and so what exists when its handler runs."""
+
+    SERVICE = "service"
+    GROUP = "group"
+    CLUSTER = "cluster"
+
+
+class Need(Enum):
+    """What the caller's key must be allowed in the group."""
+
+    READ = "read"  # any role in the group
+    WRITE = "write"  # may start backups and restores
+    OWN = "own"  # owns the group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request of a known caller from an allowed address."""
+
+    context: ApiContext
+    method: str
+    path: str
+    path_values: Mapping[str, str]
+    query: Query
+    body: Body
+    address: Address
+    key: ApiKey
+    now: datetime
+    found_group: Group | None = None
+    found_cluster: Cluster | None = None
+    asked_page: Page | None = None
+
+    @property
+    def group(self) -> Group:
+        """The path's group; only where the operation's scope has one."""
+        if self.found_group is None:
+            raise LookupError("this operation's path names no group")
+        return self.found_group
+
+    @property
+    def cluster(self) -> Cluster:
+        """The path's cluster; only where the operation's scope has one."""
+        if self.found_cluster is None:
+            raise LookupError("this operation's path names no cluster")
+        return self.found_cluster
+
+    @property
+    def page(self) -> Page:
+        """The page asked for; only where the operation answers with a list."""
+        if self.asked_page is None:
+            raise LookupError("this operation answers with no list")
+        return self.asked_page
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses(self.context.external_url)
+
+    @property
+    def actor(self) -> str:
+        """Who did it and from where, for events."""
+        return f"{self.key.public_key} from {self.address}"
+
+    @property
+    def may_download(self) -> bool:
+        """Whether the caller may see download links of the group (contract 4.4)."""
+        return is_owner(self.key, self.group.id) or self.context.settings.flag("downloads.links_for_readers")
+
+
+Handler = Callable[[Call], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One row of the table. `name` is the operation id. `slow` ones ask other machines and have their own threads."""
+
+    name: str
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    need: Need = Need.READ
+    is_list: bool = False
+    needs_listed_address: bool = False
+    slow: bool = False
+
+    @property
+    def takes_body(self) -> bool:
+        return self.method in ("POST", "PATCH", "PUT")
+
+
+def prepare_call(operation: Operation, call: Call) -> Call:
+    """Check group, membership, role, cluster and query, in this order; raises the first refusal."""
+    if operation.scope is not Scope.SERVICE:
+        call = replace(call, found_group=find_group(call, operation.need))
+    if operation.scope is Scope.CLUSTER:
+        call = replace(call, found_cluster=find_cluster(call, call.path_values[CLUSTER_SEGMENT]))
+    parse_presentation(call.query)
+    if operation.is_list:
+        call = replace(call, asked_page=parse_page(call.query))
+    return call
+
+
+def find_group(call: Call, need: Need) -> Group:
+    """The path's group, where the caller's key has what is needed there.
+
+    An unknown group and a foreign one get the same answer.
+    """
+    text = call.path_values[GROUP_SEGMENT]
+    if not is_id(text):
+        raise refusal("INVALID_GROUP_ID", text)
+    group_id = GroupId(text)
+    group = call.context.catalog.groups.find(group_id) if is_member(call.key, group_id) else None
+    if group is None:
+        raise refusal("NOT_IN_GROUP", text)
+    allowed = {
+        Need.READ: True,
+        Need.WRITE: may_write(call.key, group_id),
+        Need.OWN: is_owner(call.key, group_id),
+    }
+    if not allowed[need]:
+        raise refusal("USER_UNAUTHORIZED")
+    return group
+
+
+def find_cluster(call: Call, segment: str) -> Cluster:
+    """The cluster of that name; else, where the segment has the shape of an id, the one of that id."""
+    if not re.fullmatch(CLUSTER_NAME, segment):
+        raise refusal("CLUSTER_NAME_INVALID", segment)
+    clusters = call.context.catalog.clusters
+    cluster = clusters.find_by_name(call.group.id, segment)
+    if cluster is None and is_id(segment):
+        by_id = clusters.find(ClusterId(segment))
+        cluster = by_id if by_id is not None and by_id.group_id == call.group.id else None
+    if cluster is None:
+        raise refusal("CLUSTER_NAME_NOT_FOUND", segment, call.group.id)
+    return cluster

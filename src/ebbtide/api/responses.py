@@ -1,0 +1,71 @@
+"""Answers: documents to bytes, with the envelope and indentation that the caller asked for."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from starlette.responses import Response
+
+from ebbtide.api.queries import Presentation
+from ebbtide.api.refusals import Refusal
+
+JSON_TYPE = "application/json"
+
+# Answers hold links that are as good as passwords, and nothing in them is for a browser to interpret.
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+class Shape(Enum):
+    """How the envelope wraps a document."""
+
+    LIST = "list"  # gains `status` beside `results`
+    ENTITY = "entity"  # becomes {"status", "content"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a handler returns."""
+
+    document: Mapping[str, Any]
+    shape: Shape = Shape.ENTITY
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def wrap(document: Mapping[str, Any], *, shape: Shape, status: int) -> dict[str, Any]:
+    """The enveloped form of a document."""
+    if shape is Shape.LIST:
+        return {"status": status, **document}
+    return {"status": status, "content": dict(document)}
+
+
+def encode(document: Mapping[str, Any], *, pretty: bool) -> bytes:
+    """JSON in UTF-8. Lone surrogates, which UTF-8 cannot hold, become question marks."""
+    text = (
+        json.dumps(document, indent=2, ensure_ascii=False)
+        if pretty
+        else json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    )
+    return text.encode("utf-8", "replace")
+
+
+def render(answer: Answer, presentation: Presentation) -> Response:
+    """The HTTP response of an answer."""
+    document = (
+        wrap(answer.document, shape=answer.shape, status=answer.status)
+        if presentation.envelope
+        else answer.document
+    )
+    return Response(
+        encode(document, pretty=presentation.pretty),
+        status_code=answer.status,
+        headers={"Content-Type": JSON_TYPE, **_HEADERS, **answer.headers},
+    )
+
+
+def render_refusal(refused: Refusal, presentation: Presentation) -> Response:
+    """The HTTP response of a refusal."""
+    answer = Answer(document=refused.document(), status=refused.status, headers=refused.headers)
+    return render(answer, presentation)

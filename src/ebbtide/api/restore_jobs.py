@@ -1,0 +1,149 @@
+"""Restore jobs of a cluster, Atlas family: list, create, get."""
+
+from datetime import timedelta
+
+from ebbtide.api.bodies import parse_object
+from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.paging import list_document, plan_window
+from ebbtide.api.queries import parse_id_parameter
+from ebbtide.api.refusals import refusal, refuse_fields, violation
+from ebbtide.api.responses import Answer, Shape
+from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
+from ebbtide.api.wire import Document, restore_job_document, self_links
+from ebbtide.domain.access import may_write
+from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
+from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.restore.links import open_download_key
+from ebbtide.restore.requesting import request_http_restore
+
+
+def list_restore_jobs(call: Call) -> Answer:
+    """Newest first. No job here belongs to a batch, so any `batchId` finds nothing."""
+    skip, limit = plan_window(call.page)
+    jobs: list[RestoreJob] = []
+    total = 0
+    if parse_id_parameter(call.query, "batchId") is None:
+        catalog_jobs = call.context.catalog.restore_jobs
+        jobs = catalog_jobs.page(call.cluster.id, skip=skip, limit=limit)
+        total = catalog_jobs.count(call.cluster.id) if call.page.include_count else 0
+    document = list_document(
+        href=call.addresses.restore_jobs(call.group.id, call.cluster.name),
+        query=call.query,
+        page=call.page,
+        entities=[_document(call, job) for job in jobs[: call.page.items_per_page]],
+        has_next=len(jobs) > call.page.items_per_page,
+        total_count=total if call.page.include_count else None,
+    )
+    return Answer(document=document, shape=Shape.LIST)
+
+
+def get_restore_job(call: Call) -> Answer:
+    job_id = call.path_values["jobId"]
+    if not is_id(job_id):
+        raise refusal("INVALID_JOB_ID", job_id)
+    job = call.context.catalog.restore_jobs.find(RestoreJobId(job_id))
+    if job is None or not _belongs(job, call):
+        raise refusal("RESTORE_JOB_NOT_FOUND", job_id, call.cluster.name)
+    return Answer(document=_document(call, job))
+
+
+def _belongs(job: RestoreJob, call: Call) -> bool:
+    # By name too: the link of a job made before its cluster was removed and registered anew keeps working.
+    same_cluster = job.cluster_id == call.cluster.id or job.cluster_name == call.cluster.name
+    return job.group_id == call.group.id and same_cluster
+
+
+def _document(call: Call, job: RestoreJob) -> Document:
+    key = None
+    if call.may_download and job.status is RestoreStatus.FINISHED and job.download_key is not None:
+        key = open_download_key(job, call.context.service_key)
+    return restore_job_document(job, now=call.now, addresses=call.addresses, download_key=key)
+
+
+def create_restore_job(call: Call) -> Answer:
+    """Ask for a restore. Answers with a list of one: a replica set makes one job, without a batch."""
+    match parse_restore_request(parse_object(call.body)):
+        case AutomatedRestore() as automated:
+            raise _refuse_automated(call, automated)
+        case HttpRestore() as wanted:
+            return _create_http_restore(call, wanted)
+
+
+def _refuse_automated(call: Call, automated: AutomatedRestore) -> Exception:
+    if not may_write(call.key, automated.target_group_id):
+        return refusal("CANNOT_RESTORE_TO_TARGET", automated.target_group_id)
+    if automated.snapshot_id is not None:
+        _find_snapshot(call, automated.snapshot_id)
+    field = "delivery.methodName"
+    return refuse_fields(
+        [violation("UNSUPPORTED_DELIVERY_METHOD", field, "AUTOMATED_RESTORE", ": it is not offered yet")]
+    )
+
+
+def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
+    snapshot = _find_snapshot(call, wanted.snapshot_id)
+    if snapshot.state is SnapshotState.IN_PROGRESS:
+        raise refusal("CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT", snapshot.id)
+    _check_link_outlived(call, snapshot, wanted)
+    job = request_http_restore(
+        cluster=call.cluster,
+        snapshot=snapshot,
+        expiration_hours=wanted.expiration_hours,
+        max_downloads=wanted.max_downloads,
+        catalog=call.context.catalog,
+        clock=call.context.clock,
+        actor=call.actor,
+    )
+    # `job` is as it was recorded: IN_PROGRESS and NOT_STARTED, however far a worker is by now.
+    document = {
+        "results": [_document(call, job)],
+        "links": self_links(call.addresses.restore_job(job.group_id, job.cluster_name, job.id)),
+        "totalCount": 1,
+    }
+    return Answer(document=document, shape=Shape.LIST)
+
+
+def _find_snapshot(call: Call, snapshot_id: SnapshotId) -> Snapshot:
+    """A snapshot of the path's cluster; one that failed holds nothing, and so does not exist for restores."""
+    snapshot = call.context.catalog.snapshots.find(snapshot_id)
+    if snapshot is None or snapshot.cluster_id != call.cluster.id or snapshot.state is SnapshotState.FAILED:
+        raise refusal("SNAPSHOT_NOT_FOUND", snapshot_id, call.cluster.name)
+    return snapshot
+
+
+def _check_link_outlived(call: Call, snapshot: Snapshot, wanted: HttpRestore) -> None:
+    if snapshot.do_not_delete or snapshot.expires is None:
+        return
+    if call.now + timedelta(hours=wanted.expiration_hours) > snapshot.expires:
+        raise refusal("LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION", snapshot.id)
+
+
+_PATH = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs"
+
+OPERATIONS = (
+    Operation(
+        name="listLegacyBackupRestoreJobs",
+        method="GET",
+        path=_PATH,
+        handler=list_restore_jobs,
+        scope=Scope.CLUSTER,
+        is_list=True,
+    ),
+    Operation(
+        name="createLegacyBackupRestoreJob",
+        method="POST",
+        path=_PATH,
+        handler=create_restore_job,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+    Operation(
+        name="getLegacyBackupRestoreJob",
+        method="GET",
+        path=f"{_PATH}/{{jobId}}",
+        handler=get_restore_job,
+        scope=Scope.CLUSTER,
+    ),
+)

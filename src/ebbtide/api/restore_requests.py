@@ -1,0 +1,172 @@
+"""The body of POST restoreJobs: which restore was asked for, or every field that is wrong with it.
+
+Pure: knows nothing of catalog or caller. Sources: contract sections 6.2, 12 and 13, Atlas family. Fields are judged in
+the order of the contract's table, unknown ones last, and all of them are named.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ebbtide.api.bodies import Fields, raise_violations
+from ebbtide.domain.ids import GroupId, SnapshotId
+
+EXPIRATION_HOURS_DEFAULT = 1
+MAX_DOWNLOADS_DEFAULT = 1
+EXPIRATION_HOURS_MAX = 100 * 366 * 24
+"""A century: far beyond that, dates end."""
+POINT_IN_TIME_MILLIS_MIN = 1199145600000
+
+_METHODS = ("HTTP", "AUTOMATED_RESTORE")
+_METHODS_KNOWN = (*_METHODS, "CLIENT_PIT_HTTP", "CLIENT_PIT_SCP", "QUERY", "SCP", "THIRD_PARTY_COPY")
+
+_DELIVERY_READ_ONLY = ("statusName", "url", "urlV2", "authHeader", "authBearer", "authValue")
+_DELIVERY_LINK = ("expirationHours", "maxDownloads", "expires")
+_DELIVERY_TARGET = ("targetGroupId", "targetClusterId", "targetClusterName")
+_DELIVERY_KNOWN = ("methodName", *_DELIVERY_LINK, *_DELIVERY_TARGET, *_DELIVERY_READ_ONLY)
+
+_RESTORE_POINT = (
+    "snapshotId",
+    "checkpointId",
+    "checkPointId",
+    "oplogTs",
+    "oplogInc",
+    "pointInTimeUTCMillis",
+)
+_READ_ONLY = (
+    "id",
+    "groupId",
+    "batchId",
+    "clusterId",
+    "clusterName",
+    "created",
+    "statusName",
+    "pointInTime",
+    "timestamp",
+    "encryptionEnabled",
+    "masterKeyUUID",
+    "hashes",
+    "links",
+    "deploymentJobId",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpRestore:
+    """A download of one snapshot."""
+
+    snapshot_id: SnapshotId
+    expiration_hours: int
+    max_downloads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutomatedRestore:
+    """A restore into a running cluster of `target_group_id`; well formed as far as the body tells."""
+
+    target_group_id: GroupId
+    snapshot_id: SnapshotId | None
+
+
+def parse_restore_request(values: dict[str, Any]) -> HttpRestore | AutomatedRestore:
+    """The restore that a body asks for. Raises one refusal that names every bad field."""
+    top = Fields(values)
+    top.require("delivery")
+    delivery = top.object("delivery")
+    method = _parse_method(delivery) if top.has("delivery") and not top.violations else None
+    snapshot_id = top.identifier("snapshotId")
+    hours, downloads = _parse_link(delivery, method)
+    target_group_id = _parse_target(delivery, method)
+    if method == "HTTP":
+        _judge_http_point(top)
+    elif method == "AUTOMATED_RESTORE":
+        _judge_automated_point(top)
+    delivery.refuse_read_only(_DELIVERY_READ_ONLY)
+    delivery.refuse_unknown(_DELIVERY_KNOWN)
+    top.refuse_read_only(_READ_ONLY)
+    top.refuse_unknown(("delivery", *_RESTORE_POINT, *_READ_ONLY))
+    of_delivery = [v for v in top.violations if v.field == "delivery"]
+    raise_violations(of_delivery, delivery.violations, [v for v in top.violations if v.field != "delivery"])
+    if method == "AUTOMATED_RESTORE":
+        return AutomatedRestore(
+            target_group_id=GroupId(target_group_id or ""),
+            snapshot_id=None if snapshot_id is None else SnapshotId(snapshot_id),
+        )
+    return HttpRestore(
+        snapshot_id=SnapshotId(snapshot_id or ""),
+        expiration_hours=EXPIRATION_HOURS_DEFAULT if hours is None else hours,
+        max_downloads=MAX_DOWNLOADS_DEFAULT if downloads is None else downloads,
+    )
+
+
+def _parse_method(delivery: Fields) -> str | None:
+    delivery.require("methodName")
+    method = delivery.text("methodName")
+    if method is None or method in _METHODS:
+        return method
+    if method in _METHODS_KNOWN:
+        delivery.blame("UNSUPPORTED_DELIVERY_METHOD", "methodName", method, "")
+    else:
+        delivery.blame("INVALID_ENUM_VALUE", "methodName", method, ", ".join(_METHODS))
+    return None
+
+
+def _parse_link(delivery: Fields, method: str | None) -> tuple[int | None, int | None]:
+    if method == "AUTOMATED_RESTORE":
+        for name in _DELIVERY_LINK:
+            if delivery.has(name):
+                delivery.blame("INVALID_ATTRIBUTE", name, "it goes with HTTP delivery only")
+        return None, None
+    hours = delivery.positive("expirationHours")
+    if hours is not None and hours > EXPIRATION_HOURS_MAX:
+        delivery.blame("INVALID_ATTRIBUTE", "expirationHours", f"it must be at most {EXPIRATION_HOURS_MAX}")
+    downloads = delivery.positive("maxDownloads")
+    delivery.refuse_read_only(("expires",))
+    return hours, downloads
+
+
+def _parse_target(delivery: Fields, method: str | None) -> str | None:
+    if method == "HTTP":
+        for name in _DELIVERY_TARGET:
+            if delivery.has(name):
+                delivery.blame("INVALID_ATTRIBUTE", name, "it goes with AUTOMATED_RESTORE only")
+        return None
+    if method is None:
+        return None
+    delivery.require("targetGroupId")
+    group_id = delivery.identifier("targetGroupId")
+    delivery.identifier("targetClusterId")
+    delivery.text("targetClusterName")
+    if not delivery.has("targetClusterId") and not delivery.has("targetClusterName"):
+        delivery.blame_missing_one_of(("targetClusterId", "targetClusterName"))
+    return group_id
+
+
+def _judge_http_point(top: Fields) -> None:
+    others = [name for name in _RESTORE_POINT[1:] if top.has(name)]
+    for name in others:
+        top.blame("INVALID_ATTRIBUTE", name, "HTTP delivery restores a snapshotId only")
+    if not others:
+        top.require("snapshotId")
+
+
+def _judge_automated_point(top: Fields) -> None:
+    for name in ("checkpointId", "checkPointId"):
+        top.identifier(name)
+    if top.has("oplogTs") and not isinstance(top.raw("oplogTs"), str | int):
+        top.blame("INVALID_JSON_ATTRIBUTE", "oplogTs", "seconds since 1970 or an ISO 8601 date")
+    top.positive("oplogInc", or_text=True)
+    millis = top.integer("pointInTimeUTCMillis", highest=2**63 - 1)
+    if millis is not None and millis < POINT_IN_TIME_MILLIS_MIN:
+        top.blame("INVALID_ATTRIBUTE", "pointInTimeUTCMillis", f"at least {POINT_IN_TIME_MILLIS_MIN}")
+    points = [name for name in _RESTORE_POINT if top.has(name) and name != "oplogInc"]
+    if top.has("oplogInc") and not top.has("oplogTs"):
+        points.append("oplogInc")
+    if not points:
+        top.blame_missing_one_of([name for name in _RESTORE_POINT if name != "checkPointId"])
+    for name in points[1:]:
+        top.blame("INVALID_ATTRIBUTE", name, "exactly one restore point can be given")
+    for name in ("checkpointId", "checkPointId"):
+        if points[:1] == [name]:
+            top.blame("INVALID_ATTRIBUTE", name, "checkpoints are of sharded clusters only")
+    if top.has("oplogTs") != top.has("oplogInc"):
+        top.require("oplogInc" if top.has("oplogTs") else "oplogTs")

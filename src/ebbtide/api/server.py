@@ -1,0 +1,203 @@
+"""The api process: listens, serves, and stops within seconds.
+
+Stopping: on SIGTERM or SIGINT no new connection is taken, calls under way get `STOP_SECONDS` to end, downloads are cut
+after that and can be resumed. Crash: nothing is left but transfers that count as broken off.
+"""
+
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from ebbtide.api.app import create_app
+from ebbtide.api.context import ApiContext
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import Clock
+from ebbtide.domain.access import parse_address
+from ebbtide.errors import InvalidSetting
+from ebbtide.restore.job_archive import JobArchives
+from ebbtide.sealing import ServiceKey
+from ebbtide.settings import Settings
+
+STOP_SECONDS = 3
+BACKLOG = 512
+
+_log = structlog.get_logger("ebbtide.api")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, `[IPV6]:PORT`; port 0 lets the system choose."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidSetting("api.listen", expected="HOST:PORT", got=text)
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return parse_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_listen(settings: Settings) -> None:
+    """Raises InvalidSetting for an address that others can reach without TLS, or for half a TLS setting."""
+    certificate, key = settings.text("api.tls_certificate_file"), settings.text("api.tls_key_file")
+    if (certificate is None) != (key is None):
+        raise InvalidSetting("api.tls_certificate_file", expected="to be set together with api.tls_key_file")
+    host, _ = parse_listen(settings.text("api.listen") or "")
+    if not is_loopback(host) and certificate is None and not settings.flag("api.insecure_http"):
+        raise InvalidSetting(
+            "api.listen",
+            expected="a loopback address, or TLS (api.tls_certificate_file and api.tls_key_file)",
+            got=host,
+            hint="--insecure-http allows it, and lets anyone on the way read the backups",
+        )
+
+
+def open_listener(settings: Settings) -> socket.socket:
+    """A bound socket, not listening yet. Raises InvalidSetting where the address cannot be had."""
+    host, port = parse_listen(settings.text("api.listen") or "")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise InvalidSetting(
+            "api.listen", expected="an address of this machine", got=f"{host}: {error}"
+        ) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise InvalidSetting("api.listen", expected="a free address", got=f"{host}:{port}: {error}") from None
+    return listener
+
+
+def resolve_external_url(settings: Settings, listener: socket.socket) -> str:
+    """What links begin with: the setting, else scheme and address listened on."""
+    configured = settings.text("api.external_url")
+    if configured is not None:
+        return configured.rstrip("/")
+    scheme = "http" if settings.text("api.tls_certificate_file") is None else "https"
+    host, _ = parse_listen(settings.text("api.listen") or "")
+    port = listener.getsockname()[1]
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run_api(
+    *,
+    settings: Settings,
+    catalog: Catalog,
+    service_key: ServiceKey,
+    clock: Clock,
+    repository_path: Path,
+    on_started: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; must run in the process's main thread. Does not close the catalog.
+
+    `on_started` is called with the external URL once requests are taken. Raises InvalidSetting.
+    """
+    server, listener, _ = build_server(
+        settings=settings,
+        catalog=catalog,
+        service_key=service_key,
+        clock=clock,
+        repository_path=repository_path,
+        on_started=on_started,
+    )
+    previous = {number: signal.signal(number, server.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def build_server(
+    *,
+    settings: Settings,
+    catalog: Catalog,
+    service_key: ServiceKey,
+    clock: Clock,
+    repository_path: Path,
+    on_started: Callable[[str], None] | None = None,
+) -> tuple["ApiServer", socket.socket, str]:
+    """The server, its bound socket (the caller closes it) and the external URL; nothing runs yet."""
+    check_listen(settings)
+    listener = open_listener(settings)
+    external_url = resolve_external_url(settings, listener)
+    context = ApiContext(
+        settings=settings,
+        catalog=catalog,
+        service_key=service_key,
+        clock=clock,
+        repository_path=repository_path,
+        external_url=external_url,
+        open_archive=JobArchives(repository_path).open,
+    )
+
+    def announce() -> None:
+        _log.info("api.started", url=external_url)
+        if on_started is not None:
+            on_started(external_url)
+
+    config = uvicorn.Config(
+        create_app(context),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # X-Forwarded-For is never believed.
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_certfile=settings.text("api.tls_certificate_file"),
+        ssl_keyfile=settings.text("api.tls_key_file"),
+    )
+    # A download that is cut ends without its last bytes on purpose; uvicorn calls that an error of the application.
+    logging.getLogger("uvicorn.error").addFilter(_is_not_a_cut_download)
+    return ApiServer(config, on_started=announce), listener, external_url
+
+
+def _is_not_a_cut_download(record: logging.LogRecord) -> bool:
+    return "without completing response" not in record.getMessage()
+
+
+class ApiServer(uvicorn.Server):
+    """uvicorn with signals left to us, and a call when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        # uvicorn would raise the signal again after a clean stop, and end the process by it.
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._on_started()
+
+    def stop(self, *_: object) -> None:
+        """Begin to stop; a second call stops at once. Safe in a signal handler and from other threads."""
+        self.force_exit = self.should_exit
+        self.should_exit = True

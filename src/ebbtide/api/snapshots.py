@@ -1,0 +1,84 @@
+"""Snapshots of a cluster, Atlas family: list and get.
+
+Failed snapshots hold nothing and are not shown here; Ebbtide's own API lists them.
+"""
+
+from ebbtide.api.operations import Call, Operation, Scope
+from ebbtide.api.paging import list_document, plan_window
+from ebbtide.api.queries import parse_choice
+from ebbtide.api.refusals import refusal
+from ebbtide.api.responses import Answer, Shape
+from ebbtide.api.wire import snapshot_document
+from ebbtide.domain.ids import SnapshotId, is_id
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+
+_STATES = {
+    "true": (SnapshotState.COMPLETE,),
+    "false": (SnapshotState.IN_PROGRESS,),
+    "all": (SnapshotState.COMPLETE, SnapshotState.IN_PROGRESS),
+}
+
+
+def list_snapshots(call: Call) -> Answer:
+    """Newest first; complete ones unless `completed` says otherwise."""
+    states = _STATES[parse_choice(call.query, "completed", choices=tuple(_STATES), default="true")]
+    skip, limit = plan_window(call.page)
+    catalog_snapshots = call.context.catalog.snapshots
+    snapshots = catalog_snapshots.page(call.cluster.id, states=states, skip=skip, limit=limit)
+    document = list_document(
+        href=call.addresses.snapshots(call.group.id, call.cluster.name),
+        query=call.query,
+        page=call.page,
+        entities=[
+            snapshot_document(s, addresses=call.addresses) for s in snapshots[: call.page.items_per_page]
+        ],
+        has_next=len(snapshots) > call.page.items_per_page,
+        total_count=(
+            catalog_snapshots.count(call.cluster.id, states=states) if call.page.include_count else None
+        ),
+    )
+    return Answer(document=document, shape=Shape.LIST)
+
+
+def get_snapshot(call: Call) -> Answer:
+    snapshot = find_snapshot(call)
+    if snapshot.state is SnapshotState.FAILED:
+        raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
+    return Answer(document=snapshot_document(snapshot, addresses=call.addresses))
+
+
+def find_snapshot(call: Call) -> Snapshot:
+    """The path's snapshot, whatever its state."""
+    text = call.path_values["snapshotId"]
+    if not is_id(text):
+        raise refusal("INVALID_SNAPSHOT_ID", text)
+    snapshot = call.context.catalog.snapshots.find(SnapshotId(text))
+    # By name too: links made before a cluster was removed and registered anew keep working.
+    if (
+        snapshot is None
+        or snapshot.group_id != call.group.id
+        or (snapshot.cluster_id != call.cluster.id and snapshot.cluster_name != call.cluster.name)
+    ):
+        raise refusal("SNAPSHOT_NOT_FOUND", text, call.cluster.name)
+    return snapshot
+
+
+_PATH = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots"
+
+OPERATIONS = (
+    Operation(
+        name="listLegacySnapshots",
+        method="GET",
+        path=_PATH,
+        handler=list_snapshots,
+        scope=Scope.CLUSTER,
+        is_list=True,
+    ),
+    Operation(
+        name="getLegacySnapshot",
+        method="GET",
+        path=f"{_PATH}/{{snapshotId}}",
+        handler=get_snapshot,
+        scope=Scope.CLUSTER,
+    ),
+)

@@ -222,11 +222,11 @@ class EbbtideClient:
         Raises ApiRefusal for any answer that is not 200, 206 or 416.
         """
         request = self._http.build_request("GET", url, headers={"Accept": "*/*", **headers})
-        with _translated(self.base_url):
+        with translated(self.base_url):
             response = self._http.send(request, stream=True, auth=None)
         try:
             if response.status_code not in (200, 206, 416):
-                with _translated(self.base_url):
+                with translated(self.base_url):
                     response.read()
                 raise _refusal(response, self.base_url)
             yield response
@@ -283,7 +283,7 @@ class EbbtideClient:
             if read_seconds is not None
             else self._http.timeout,
         )
-        with _translated(self.base_url):
+        with translated(self.base_url):
             response = self._http.send(request, auth=self._digest)
         if response.status_code >= 300:
             raise _refusal(response, self.base_url)
@@ -333,7 +333,7 @@ def _mounts(base_url: str) -> dict[str, httpx.BaseTransport | None] | None:
 
 
 @contextmanager
-def _translated(base_url: str) -> Iterator[None]:
+def translated(base_url: str) -> Iterator[None]:
     """httpx's errors as ours."""
     try:
         yield

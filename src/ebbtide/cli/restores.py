@@ -1,7 +1,361 @@
-"""`ebbtide restores …`."""
+"""`ebbtide restores …`: get a snapshot back as an archive.
+
+A job's link holds a key that lets anyone download all the data, so nothing here prints it unless told to
+(`show --link`). Downloads use the link that carries the key in a header.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+
+from ebbtide.cli import download as downloads
+from ebbtide.cli.client import Document
+from ebbtide.cli.render import documents
+from ebbtide.cli.render.output import OutputFormat
+from ebbtide.cli.render.progress import ProgressView
+from ebbtide.cli.render.quantities import human_bytes, human_seconds
+from ebbtide.cli.session import (
+    ClusterArgument,
+    GroupOption,
+    OutputOption,
+    ProfileOption,
+    Session,
+    going_on_without_us,
+    iter_states,
+    open_session,
+    require,
+)
+from ebbtide.cli.snapshots import LATEST, resolve_snapshot, show_job
+from ebbtide.errors import InvalidInput, JobFailed, Refused
+
+EXPIRES_IN = "24h"
+MAX_DOWNLOADS = 10
+"""People come back to a download: a day and ten tries. The API's own defaults stay at one hour and one download."""
+
+STDOUT = "-"
+
+_DURATION = re.compile(r"(\d{1,6})\s*([hd]?)")
 
 
 def register(app: typer.Typer) -> None:
     """Add `restores` to the command line."""
+    commands = typer.Typer(name="restores", help="Get snapshots back as archives.", no_args_is_help=True)
+    commands.command(name="start", epilog=_START_EXAMPLES)(start)
+    commands.command(name="list", epilog=_LIST_EXAMPLES)(list_)
+    commands.command(name="show", epilog=_SHOW_EXAMPLES)(show)
+    commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
+    commands.command(name="download", epilog=_DOWNLOAD_EXAMPLES)(download)
+    commands.command(name="cancel", epilog=_CANCEL_EXAMPLES)(cancel)
+    app.add_typer(commands)
+
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The restore job's id.")]
+
+_START_EXAMPLES = """\b
+Examples:
+  ebbtide restores start shop --wait
+  ebbtide restores start shop --snapshot 6650f0a1b2c3d4e5f6a7b8c9 --expires-in 3d --max-downloads 2
+  JOB=$(ebbtide restores start shop -o json | jq -r .id) && ebbtide restores download "$JOB"
+"""
+
+
+def start(
+    name: ClusterArgument,
+    snapshot: Annotated[
+        str,
+        typer.Option(
+            "--snapshot", metavar="ID|latest", help="What to restore: latest is the newest complete one."
+        ),
+    ] = LATEST,
+    expires_in: Annotated[
+        str, typer.Option("--expires-in", metavar="HOURS", help="How long it can be downloaded: 24h, 3d.")
+    ] = EXPIRES_IN,
+    max_downloads: Annotated[
+        int, typer.Option("--max-downloads", min=1, max=2**31 - 1, help="How many complete downloads.")
+    ] = MAX_DOWNLOADS,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it can be downloaded.")] = False,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Ask for a snapshot as an archive to download."""
+    hours = parse_hours(expires_in)
+    with open_session(profile, group, output) as session:
+        snapshot_id = resolve_snapshot(session, name, snapshot, only_complete=True)
+        job = session.client.create_restore_job(
+            session.group_id,
+            name,
+            snapshot_id=snapshot_id,
+            expiration_hours=hours,
+            max_downloads=max_downloads,
+        )
+        job_id = str(require(job, "id"))
+        if wait:
+            job = _full_job(session, _wait(session, job_id, lines=False))
+        session.output.document(documents.without_link(job))
+        session.output.text(
+            f"restore job {job_id} of snapshot {snapshot_id}" + (" is ready" if wait else " begins")
+        )
+        session.output.text(f"next: ebbtide restores download {job_id}")
+
+
+_LIST_EXAMPLES = """\b
+Examples:
+  ebbtide restores list shop
+  ebbtide restores list shop -o json | jq -r '.[] | select(.delivery.statusName == "READY") | .id'
+"""
+
+
+def list_(
+    name: ClusterArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """List a cluster's restore jobs, newest first."""
+    with open_session(profile, group, output) as session:
+        found = session.client.list_restore_jobs(session.group_id, name)
+        session.output.document([documents.without_link(job) for job in found])
+        session.output.table(
+            documents.RESTORE_HEADERS,
+            [documents.restore_row(job) for job in found],
+            empty=f"{name} has no restore job; next: ebbtide restores start {name}",
+        )
+
+
+_SHOW_EXAMPLES = """\b
+Examples:
+  ebbtide restores show 6650f0a1b2c3d4e5f6a7b8c9
+  ebbtide restores show 6650f0a1b2c3d4e5f6a7b8c9 -o json | jq -r '.hashes[0].hash'
+  curl -O "$(ebbtide restores show 6650f0a1b2c3d4e5f6a7b8c9 --link -o json | jq -r .delivery.url)"
+"""
+
+
+def show(
+    job: JobArgument,
+    link: Annotated[
+        bool, typer.Option("--link", help="Show the download link too. Whoever has it has all the data.")
+    ] = False,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Show one restore job: its state, its size, until when it can be downloaded."""
+    with open_session(profile, group, output) as session:
+        progress = session.client.get_restore_progress(session.group_id, job)
+        found = _full_job(session, progress)
+        shown = found if link else documents.without_link(found)
+        session.output.document(shown)
+        session.output.fields(documents.restore_fields(found, progress))
+        if link:
+            session.output.fields([("link", str((found.get("delivery") or {}).get("url") or ""))])
+
+
+_WATCH_EXAMPLES = """\b
+Examples:
+  ebbtide restores watch 6650f0a1b2c3d4e5f6a7b8c9
+  ebbtide restores watch 6650f0a1b2c3d4e5f6a7b8c9 -o json | jq -c .job.progress
+"""
+
+
+def watch(
+    job: JobArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Wait until a restore job can be downloaded.
+
+    Exit code 0 when it can, 11 when it broke or was cancelled, 3 when it has expired. With -o json, one document a
+    line, whenever something changed.
+    """
+    with open_session(profile, group, output) as session:
+        _wait(session, job, lines=True)
+        session.output.text(f"restore job {job} is ready; next: ebbtide restores download {job}")
+
+
+_DOWNLOAD_EXAMPLES = """\b
+Examples:
+  ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9
+  ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9 --to /restore/
+  ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9 --to - | tar -xz -C /restore
+"""
+
+
+def download(
+    job: JobArgument,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="FILE|DIR|-", help="Where to: a file, a directory, or - for standard output."
+        ),
+    ] = None,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Download a restore job's archive, and verify it.
+
+    Waits until it is ready. What was interrupted goes on where it stopped: run the same command again. The file gets
+    its name when its length and SHA-1 are those of the server; else it ends with exit code 8 and keeps its .part.
+
+    With --to -, the archive goes to standard output and -o json tells its result on standard error.
+    """
+    with open_session(profile, group, output) as session:
+        progress = _wait_until_over(session, job, lines=False)
+        found = _full_job(session, progress)
+        if progress.get("statusName") != "FINISHED":
+            require_ready(progress)
+        link = downloads.link_of(found, base_url=session.client.base_url)
+        path = None if to == STDOUT else downloads.target_path(to, link.file_name)
+        # A link can die while all that is left to do is to compare a SHA-1.
+        if path is None or not downloads.part_is_complete(path, progress.get("archiveBytes")):
+            require_ready(progress)
+        result = _fetch(session, progress, link, path)
+        _say_downloaded(session, progress, link, result)
+
+
+_CANCEL_EXAMPLES = """\b
+Examples:
+  ebbtide restores cancel 6650f0a1b2c3d4e5f6a7b8c9
+"""
+
+
+def cancel(
+    job: JobArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Cancel a restore job: its work stops, its link dies. The snapshot stays."""
+    with open_session(profile, group, output) as session:
+        cancelled = session.client.cancel_restore_job(session.group_id, job)
+        session.output.document(cancelled)
+        session.output.text(f"restore job {job} is cancelled; its snapshot stays")
+
+
+# Rules
+
+
+def parse_hours(text: str) -> int:
+    """`24h`, `3d`, or a bare number of hours. Raises InvalidInput for less than one hour or more than int32 takes."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidInput("--expires-in", expected="whole hours or days, such as 24h or 3d", got=text)
+    hours = int(found[1]) * (24 if found[2] == "d" else 1)
+    if hours < 1:
+        raise InvalidInput("--expires-in", expected="at least 1h", got=text)
+    return hours
+
+
+def require_ready(progress: Mapping[str, Any]) -> None:
+    """Raise JobFailed (broken, cancelled) or Refused (expired, used up) unless the job can be downloaded."""
+    status, delivery = progress.get("statusName"), progress.get("deliveryStatusName")
+    job, reason = progress.get("id"), progress.get("reason") or "no reason was given"
+    again = f"start another: ebbtide restores start {progress.get('clusterName')}"
+    if status == "KILLED":
+        raise JobFailed(f"restore job {job} was cancelled", hint=again)
+    if status == "BROKEN" or delivery == "FAILED":
+        raise JobFailed(f"restore job {job} failed: {reason}", hint="`ebbtide events list` tells more")
+    if delivery == "EXPIRED":
+        raise Refused(f"restore job {job} expired at {progress.get('expires')}", hint=again)
+    if delivery == "MAX_DOWNLOADS_EXCEEDED":
+        raise Refused(f"restore job {job} was downloaded as often as it may be", hint=again)
+
+
+# Doing
+
+
+def _wait(session: Session, job_id: str, *, lines: bool) -> Document:
+    """The job in our own API's form, once it can be downloaded. Raises as `require_ready`."""
+    progress = _wait_until_over(session, job_id, lines=lines)
+    require_ready(progress)
+    return progress
+
+
+def _wait_until_over(session: Session, job_id: str, *, lines: bool) -> Document:
+    """The same, once its work is over, well or not."""
+    last: Document = {}
+    with (
+        going_on_without_us(f"the restore job goes on; to look again: ebbtide restores watch {job_id}"),
+        ProgressView(session.output) as view,
+    ):
+        for progress in iter_states(
+            lambda: session.client.get_restore_progress(session.group_id, job_id),
+            lambda found: found.get("statusName") != "IN_PROGRESS",
+        ):
+            if lines and progress != last:
+                session.output.document_line(progress)
+            last = progress
+            if progress.get("statusName") == "IN_PROGRESS":
+                show_job(view, progress.get("job"), waiting="waiting for a worker")
+    return last
+
+
+def _full_job(session: Session, progress: Mapping[str, Any]) -> Document:
+    """The job as the restore-jobs API shows it. By the cluster's id: a name can have been given anew."""
+    found = dict(progress)
+    return session.client.get_restore_job(
+        session.group_id, str(require(found, "clusterId")), str(require(found, "id"))
+    )
+
+
+def _fetch(
+    session: Session, progress: Mapping[str, Any], link: downloads.DownloadLink, path: Path | None
+) -> downloads.Downloaded:
+    again = f"ebbtide restores download {progress.get('id')}" + (f" --to {path}" if path else "")
+    stopped = f"what came so far is kept; to go on: {again}" if path else "the download was stopped"
+    with going_on_without_us(stopped), ProgressView(session.output) as view:
+
+        def report(phase: str, done: int, total: int | None) -> None:
+            view.show(phase, done=done, total=total)
+
+        def fetch_job() -> Document:
+            return _full_job(session, progress)
+
+        if path is None:
+            return downloads.download_to_stream(
+                session.client, link, sys.stdout.buffer, fetch_job=fetch_job, report=report
+            )
+        return downloads.download_to_file(
+            session.client,
+            link,
+            path,
+            fetch_job=fetch_job,
+            report=report,
+            expected_bytes=progress.get("archiveBytes"),
+            may_fetch=progress.get("deliveryStatusName") == "READY",
+        )
+
+
+def _say_downloaded(
+    session: Session, progress: Mapping[str, Any], link: downloads.DownloadLink, result: downloads.Downloaded
+) -> None:
+    document = {
+        "jobId": progress.get("id"),
+        "file": None if result.path is None else str(result.path),
+        "fileName": link.file_name,
+        "bytes": result.size_bytes,
+        "sha1": result.sha1,
+        "sha1Ok": True,
+        "resumedAtByte": result.resumed_at,
+        "seconds": round(result.seconds, 3),
+    }
+    directory = link.file_name.removesuffix(".tar.gz")
+    took = f"{human_bytes(result.size_bytes)} in {human_seconds(result.seconds)}"
+    if result.path is None:
+        # Standard output is the archive: not a word may get into it.
+        session.output.remark(
+            json.dumps(document) if session.output.as_json else f"{took}; SHA-1 {result.sha1} is the server's"
+        )
+        return
+    session.output.document(document)
+    session.output.text(f"{result.path}: {took}")
+    session.output.text(f"SHA-1 {result.sha1} is the server's")
+    session.output.text(f"to extract: tar -xzf {result.path}")
+    session.output.text(f"how to start it: {directory}/restoreInfo.txt")

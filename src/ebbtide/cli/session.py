@@ -26,7 +26,7 @@ COMPLETION_SECONDS = 1.0
 """A shell that waits longer for a completion feels broken."""
 
 
-def _complete_clusters(context: typer.Context, incomplete: str) -> list[str]:
+def complete_clusters(context: typer.Context, incomplete: str) -> list[str]:
     """Names of clusters for the shell; nothing at all if anything is wrong."""
     try:
         with EbbtideClient(
@@ -52,7 +52,7 @@ GroupOption = Annotated[
     typer.Option("--group", metavar="PROJECT", help="The project's id or name. [default: the profile's]"),
 ]
 ClusterArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The cluster's name or id.", autocompletion=_complete_clusters)
+    str, typer.Argument(metavar="NAME", help="The cluster's name or id.", autocompletion=complete_clusters)
 ]
 
 

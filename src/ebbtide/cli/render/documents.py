@@ -1,0 +1,192 @@
+"""The API's documents as rows of text. Pure; a field that is not there becomes an empty cell."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ebbtide.cli.render.quantities import human_bytes, human_seconds, human_share
+
+Document = Mapping[str, Any]
+Fields = list[tuple[str, str]]
+
+CLUSTER_HEADERS = ("NAME", "ID", "STATE", "HEAD", "LAG", "LAST SNAPSHOT", "STORED")
+SNAPSHOT_HEADERS = ("ID", "CREATED", "STATE", "RESTORES TO", "DATA", "STORED", "NEW")
+RESTORE_HEADERS = ("ID", "CREATED", "STATUS", "DELIVERY", "SNAPSHOT", "EXPIRES")
+EVENT_HEADERS = ("TIME", "LEVEL", "KIND", "MESSAGE", "BY")
+KEY_HEADERS = ("PUBLIC KEY", "OWNER", "DESCRIPTION", "ROLES", "ALLOWED FROM")
+
+
+def cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def size(value: object) -> str:
+    return human_bytes(value) if isinstance(value, int | float) else ""
+
+
+def seconds(value: object) -> str:
+    return human_seconds(value) if isinstance(value, int | float) else ""
+
+
+def bson_time(value: object) -> str:
+    """`2024-05-01T10:00:00Z, 3`: the second and the increment in it."""
+    return f"{value.get('date')}, {value.get('increment')}" if isinstance(value, Mapping) else ""
+
+
+def cluster_row(cluster: Document) -> Sequence[str]:
+    head, last = cluster.get("head") or {}, cluster.get("lastSnapshot") or {}
+    return (
+        cell(cluster.get("name")),
+        cell(cluster.get("id")),
+        cell(cluster.get("state")),
+        cell(head.get("state")),
+        seconds(head.get("lagSeconds")),
+        cell(last.get("completed") or last.get("created")),
+        size(last.get("storedBytes")),
+    )
+
+
+def cluster_fields(cluster: Document) -> Fields:
+    head, last = cluster.get("head") or {}, cluster.get("lastSnapshot") or {}
+    fields = [
+        ("cluster", f"{cell(cluster.get('name'))} ({cell(cluster.get('id'))})"),
+        ("replica set", cell(cluster.get("replicaSetName"))),
+        ("version", _version(cluster)),
+        ("state", cell(cluster.get("state"))),
+        ("registered", cell(cluster.get("created"))),
+        ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),
+    ]
+    if head:
+        restarts = head.get("restarts") or 0
+        fields += [
+            ("head address", f"{cell(head.get('host'))}:{cell(head.get('port'))}"),
+            ("head lag", seconds(head.get("lagSeconds"))),
+            ("head restarts", cell(restarts) if restarts else ""),
+            ("head says", cell(head.get("message"))),
+        ]
+    if last:
+        fields.append(("last snapshot", f"{cell(last.get('id'))} of {cell(last.get('created'))}"))
+        fields.append(
+            ("  stored", f"{size(last.get('storedBytes'))}, new: {size(last.get('newStoredBytes'))}")
+        )
+    else:
+        fields.append(("last snapshot", "none"))
+    return fields
+
+
+def snapshot_row(snapshot: Document) -> Sequence[str]:
+    complete = snapshot.get("state") == "COMPLETE"
+    return (
+        cell(snapshot.get("id")),
+        cell(snapshot.get("created")),
+        cell(snapshot.get("state")),
+        bson_time(snapshot.get("stableTimestamp")),
+        size(snapshot.get("fileSizeBytes")) if complete else "",
+        size(snapshot.get("storedBytes")) if complete else "",
+        size(snapshot.get("newStoredBytes")) if complete else "",
+    )
+
+
+def snapshot_fields(snapshot: Document) -> Fields:
+    fields = [
+        ("snapshot", cell(snapshot.get("id"))),
+        ("cluster", f"{cell(snapshot.get('clusterName'))} ({cell(snapshot.get('clusterId'))})"),
+        ("replica set", cell(snapshot.get("replicaSetName"))),
+        ("version", _version(snapshot)),
+        ("state", cell(snapshot.get("state"))),
+        ("error", cell(snapshot.get("error"))),
+        ("created", cell(snapshot.get("created"))),
+        ("completed", cell(snapshot.get("completed"))),
+        ("restores to", bson_time(snapshot.get("stableTimestamp"))),
+        ("parent", cell(snapshot.get("parentId"))),
+    ]
+    if snapshot.get("state") == "COMPLETE":
+        fields += [
+            ("data files", size(snapshot.get("fileSizeBytes"))),
+            ("stored", size(snapshot.get("storedBytes"))),
+            ("newly stored", newly_stored(snapshot)),
+            ("head locked", seconds(snapshot.get("lockSeconds"))),
+        ]
+    return fields
+
+
+def newly_stored(snapshot: Document) -> str:
+    """`1.2 MB (0.3 % of the data files)`: what this snapshot added to the repository."""
+    new, data = snapshot.get("newStoredBytes"), snapshot.get("fileSizeBytes")
+    if not isinstance(new, int):
+        return ""
+    share = human_share(new, data) if isinstance(data, int) else ""
+    return human_bytes(new) + (f" ({share} of the data files)" if share else "")
+
+
+def restore_row(job: Document) -> Sequence[str]:
+    delivery = job.get("delivery") or {}
+    return (
+        cell(job.get("id")),
+        cell(job.get("created")),
+        cell(job.get("statusName")),
+        cell(delivery.get("statusName")),
+        cell(job.get("snapshotId")),
+        cell(delivery.get("expires")),
+    )
+
+
+def restore_fields(job: Document, progress: Document) -> Fields:
+    """`job` as the restore-jobs API shows it, `progress` as Ebbtide's own does."""
+    delivery = job.get("delivery") or {}
+    used = f"{cell(progress.get('completedDownloads'))} of {cell(delivery.get('maxDownloads'))}"
+    return [
+        ("restore job", cell(job.get("id"))),
+        ("cluster", f"{cell(job.get('clusterName'))} ({cell(job.get('clusterId'))})"),
+        ("snapshot", cell(job.get("snapshotId"))),
+        ("restores to", bson_time(job.get("timestamp"))),
+        ("created", cell(job.get("created"))),
+        ("status", cell(job.get("statusName"))),
+        ("delivery", cell(delivery.get("statusName"))),
+        ("reason", cell(progress.get("reason"))),
+        ("file", cell(progress.get("fileName"))),
+        ("size", size(progress.get("archiveBytes"))),
+        ("expires", cell(delivery.get("expires"))),
+        ("downloads", used),
+        ("SHA-1", cell(archive_sha1(job))),
+    ]
+
+
+def archive_sha1(job: Document) -> str | None:
+    """The SHA-1 that the job tells, in lower case; None while it tells none."""
+    for entry in job.get("hashes") or []:
+        value = entry.get("hash")
+        if entry.get("typeName") == "SHA1" and isinstance(value, str):
+            return value.lower()
+    return None
+
+
+def without_link(job: Document) -> dict[str, Any]:
+    """A restore job without what would let its reader download: safe in logs and tickets."""
+    shown = dict(job)
+    delivery = job.get("delivery")
+    if isinstance(delivery, Mapping):
+        shown["delivery"] = {key: value for key, value in delivery.items() if key not in ("url", "authValue")}
+    return shown
+
+
+def event_row(event: Document) -> Sequence[str]:
+    return tuple(cell(event.get(name)) for name in ("time", "level", "kind", "message", "actor"))
+
+
+def key_row(key: Document) -> Sequence[str]:
+    return (
+        cell(key.get("publicKey")),
+        "yes" if key.get("owner") else "no",
+        cell(key.get("description")),
+        ", ".join(cell(grant.get("role")) for grant in key.get("grants") or []),
+        ", ".join(address_of(entry) for entry in key.get("accessList") or []) or "anywhere",
+    )
+
+
+def address_of(entry: Document) -> str:
+    return cell(entry.get("ipAddress") or entry.get("cidrBlock"))
+
+
+def _version(document: Document) -> str:
+    version, fcv = cell(document.get("mongodVersion")), cell(document.get("fcv"))
+    return f"{version} (FCV {fcv})" if version and fcv else version

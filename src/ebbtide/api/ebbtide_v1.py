@@ -1,5 +1,54 @@
-"""Ebbtide's own API: what the Atlas family has no place for. Described in docs/api.md."""
+"""Ebbtide's own API: what the Atlas family has no place for. Described in docs/api.md.
 
-from ebbtide.api.operations import Operation
+Here are the events and the status; clusters, snapshots, restore jobs and keys have modules of their own.
+"""
 
-OPERATIONS: tuple[Operation, ...] = ()
+from ebbtide import __version__
+from ebbtide.api import own_clusters, own_keys, own_restore_jobs, own_snapshots
+from ebbtide.api.lists import list_answer
+from ebbtide.api.operations import Call, Operation, Scope, find_cluster
+from ebbtide.api.paging import plan_window
+from ebbtide.api.responses import Answer
+from ebbtide.api.wire import event_document, status_document
+
+
+def list_events(call: Call) -> Answer:
+    """Newest first; with `clusterName` those of one cluster."""
+    name = call.query.get("clusterName")
+    cluster_id = None if name is None else find_cluster(call, name).id
+    skip, limit = plan_window(call.page)
+    events = call.context.catalog.events
+    return list_answer(
+        call,
+        href=f"{call.addresses.own_group(call.group.id)}/events",
+        found=events.page(call.group.id, cluster_id=cluster_id, skip=skip, limit=limit),
+        to_document=event_document,
+        count=lambda: events.count(call.group.id, cluster_id=cluster_id),
+    )
+
+
+def get_status(_: Call) -> Answer:
+    return Answer(document=status_document(version=__version__))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *own_clusters.OPERATIONS,
+    *own_snapshots.OPERATIONS,
+    *own_restore_jobs.OPERATIONS,
+    *own_keys.OPERATIONS,
+    Operation(
+        name="listEvents",
+        method="GET",
+        path="/api/ebbtide/v1/groups/{groupId}/events",
+        handler=list_events,
+        scope=Scope.GROUP,
+        is_list=True,
+    ),
+    Operation(
+        name="getStatus",
+        method="GET",
+        path="/api/ebbtide/v1/status",
+        handler=get_status,
+        scope=Scope.SERVICE,
+    ),
+)

@@ -1,9 +1,9 @@
 """Groups, and the clusters of a group: where clients discover what there is."""
 
-from ebbtide.api.operations import Call, Need, Operation, Scope
-from ebbtide.api.paging import list_document, plan_window
-from ebbtide.api.responses import Answer, Shape
-from ebbtide.api.wire import cluster_document, group_document
+from ebbtide.api.lists import slice_answer
+from ebbtide.api.operations import Call, Operation, Scope
+from ebbtide.api.responses import Answer
+from ebbtide.api.wire import Document, cluster_document, group_document
 from ebbtide.domain.access import is_member
 from ebbtide.domain.group import Group
 
@@ -11,42 +11,27 @@ from ebbtide.domain.group import Group
 def list_groups(call: Call) -> Answer:
     """The caller's own groups, oldest first."""
     groups = [g for g in call.context.catalog.groups.list_all() if is_member(call.key, g.id)]
-    skip, limit = plan_window(call.page)
-    window = groups[skip : skip + limit]
-    document = list_document(
-        href=f"{call.addresses.atlas}/groups",
-        query=call.query,
-        page=call.page,
-        entities=[_document(call, group) for group in window[: call.page.items_per_page]],
-        has_next=len(window) > call.page.items_per_page,
-        total_count=len(groups) if call.page.include_count else None,
-    )
-    return Answer(document=document, shape=Shape.LIST)
+    href = f"{call.addresses.atlas}/groups"
+    return slice_answer(call, href=href, records=groups, to_document=lambda g: _document(call, g))
 
 
 def get_group(call: Call) -> Answer:
     return Answer(document=_document(call, call.group))
 
 
-def _document(call: Call, group: Group) -> dict[str, object]:
+def _document(call: Call, group: Group) -> Document:
     count = call.context.catalog.clusters.count_in_group(group.id)
     return group_document(group, cluster_count=count, addresses=call.addresses)
 
 
 def list_clusters(call: Call) -> Answer:
     """The group's clusters by name; removed ones are not listed."""
-    clusters = call.context.catalog.clusters.list_in_group(call.group.id)
-    skip, limit = plan_window(call.page)
-    window = clusters[skip : skip + limit]
-    document = list_document(
+    return slice_answer(
+        call,
         href=f"{call.addresses.group(call.group.id)}/clusters",
-        query=call.query,
-        page=call.page,
-        entities=[cluster_document(c, addresses=call.addresses) for c in window[: call.page.items_per_page]],
-        has_next=len(window) > call.page.items_per_page,
-        total_count=len(clusters) if call.page.include_count else None,
+        records=call.context.catalog.clusters.list_in_group(call.group.id),
+        to_document=lambda c: cluster_document(c, addresses=call.addresses),
     )
-    return Answer(document=document, shape=Shape.LIST)
 
 
 def get_cluster(call: Call) -> Answer:
@@ -68,7 +53,6 @@ OPERATIONS = (
         path=f"{_BASE}/{{groupId}}/clusters",
         handler=list_clusters,
         scope=Scope.GROUP,
-        need=Need.READ,
         is_list=True,
     ),
     Operation(

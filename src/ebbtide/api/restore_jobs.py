@@ -3,8 +3,9 @@
 from datetime import timedelta
 
 from ebbtide.api.bodies import parse_object
+from ebbtide.api.lists import list_answer, slice_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
-from ebbtide.api.paging import list_document, plan_window
+from ebbtide.api.paging import plan_window
 from ebbtide.api.queries import parse_id_parameter
 from ebbtide.api.refusals import refusal, refuse_fields, violation
 from ebbtide.api.responses import Answer, Shape
@@ -20,22 +21,19 @@ from ebbtide.restore.requesting import request_http_restore
 
 def list_restore_jobs(call: Call) -> Answer:
     """Newest first. No job here belongs to a batch, so any `batchId` finds nothing."""
+    href = call.addresses.restore_jobs(call.group.id, call.cluster.name)
+    if parse_id_parameter(call.query, "batchId") is not None:
+        nothing: list[RestoreJob] = []
+        return slice_answer(call, href=href, records=nothing, to_document=lambda j: _document(call, j))
     skip, limit = plan_window(call.page)
-    jobs: list[RestoreJob] = []
-    total = 0
-    if parse_id_parameter(call.query, "batchId") is None:
-        catalog_jobs = call.context.catalog.restore_jobs
-        jobs = catalog_jobs.page(call.cluster.id, skip=skip, limit=limit)
-        total = catalog_jobs.count(call.cluster.id) if call.page.include_count else 0
-    document = list_document(
-        href=call.addresses.restore_jobs(call.group.id, call.cluster.name),
-        query=call.query,
-        page=call.page,
-        entities=[_document(call, job) for job in jobs[: call.page.items_per_page]],
-        has_next=len(jobs) > call.page.items_per_page,
-        total_count=total if call.page.include_count else None,
+    jobs = call.context.catalog.restore_jobs
+    return list_answer(
+        call,
+        href=href,
+        found=jobs.page(call.cluster.id, skip=skip, limit=limit),
+        to_document=lambda job: _document(call, job),
+        count=lambda: jobs.count(call.cluster.id),
     )
-    return Answer(document=document, shape=Shape.LIST)
 
 
 def get_restore_job(call: Call) -> Answer:

@@ -3,11 +3,12 @@
 Failed snapshots hold nothing and are not shown here; Ebbtide's own API lists them.
 """
 
+from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Operation, Scope
-from ebbtide.api.paging import list_document, plan_window
+from ebbtide.api.paging import plan_window
 from ebbtide.api.queries import parse_choice
 from ebbtide.api.refusals import refusal
-from ebbtide.api.responses import Answer, Shape
+from ebbtide.api.responses import Answer
 from ebbtide.api.wire import snapshot_document
 from ebbtide.domain.ids import SnapshotId, is_id
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
@@ -23,21 +24,14 @@ def list_snapshots(call: Call) -> Answer:
     """Newest first; complete ones unless `completed` says otherwise."""
     states = _STATES[parse_choice(call.query, "completed", choices=tuple(_STATES), default="true")]
     skip, limit = plan_window(call.page)
-    catalog_snapshots = call.context.catalog.snapshots
-    snapshots = catalog_snapshots.page(call.cluster.id, states=states, skip=skip, limit=limit)
-    document = list_document(
+    snapshots = call.context.catalog.snapshots
+    return list_answer(
+        call,
         href=call.addresses.snapshots(call.group.id, call.cluster.name),
-        query=call.query,
-        page=call.page,
-        entities=[
-            snapshot_document(s, addresses=call.addresses) for s in snapshots[: call.page.items_per_page]
-        ],
-        has_next=len(snapshots) > call.page.items_per_page,
-        total_count=(
-            catalog_snapshots.count(call.cluster.id, states=states) if call.page.include_count else None
-        ),
+        found=snapshots.page(call.cluster.id, states=states, skip=skip, limit=limit),
+        to_document=lambda s: snapshot_document(s, addresses=call.addresses),
+        count=lambda: snapshots.count(call.cluster.id, states=states),
     )
-    return Answer(document=document, shape=Shape.LIST)
 
 
 def get_snapshot(call: Call) -> Answer:

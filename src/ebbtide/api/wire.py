@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from ebbtide.backup.registration import RegistrationReport
 from ebbtide.domain.access import AccessEntry, ApiKey, Grant
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
@@ -264,6 +265,30 @@ def own_cluster_document(
         lastSnapshot=None if last_snapshot is None else _last_snapshot(last_snapshot),
         links=self_links(addresses.own_cluster(cluster.group_id, cluster.name)),
     )
+
+
+def registration_checks(report: RegistrationReport) -> Document:
+    """Every check of a registration, passed and failed."""
+    return {
+        "checks": [
+            {"name": check.name, "ok": check.ok, "what": check.what, "fix": check.fix}
+            for check in report.checks
+        ]
+    }
+
+
+def dry_run_document(report: RegistrationReport) -> Document:
+    return {
+        "dryRun": True,
+        "ok": report.ok,
+        **registration_checks(report),
+        "head": {"host": report.head_host, "port": report.head_port},
+        "needs": {"diskBytes": report.disk_bytes, "memoryBytes": report.memory_bytes},
+    }
+
+
+def status_document(*, version: str) -> Document:
+    return {"version": version}
 
 
 def _head(head: Head) -> Document:

@@ -1,0 +1,172 @@
+"""Ebbtide's own API: registering, showing and removing clusters.
+
+Contents of files are taken, never a path on the server. Passwords and keyfiles are sealed before they are stored and
+are in no answer.
+"""
+
+from typing import Any
+
+from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.lists import slice_answer
+from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.refusals import refusal
+from ebbtide.api.responses import Answer
+from ebbtide.api.wire import Document, dry_run_document, own_cluster_document, registration_checks
+from ebbtide.backup.registration import (
+    RegistrationReport,
+    RegistrationRequest,
+    check_registration,
+    register_cluster,
+    remove_cluster,
+)
+from ebbtide.catalog.clusters import NameTaken
+from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
+
+PORT_MAX = 65535
+_KNOWN = (
+    "name",
+    "uri",
+    "username",
+    "password",
+    "authSource",
+    "keyfile",
+    "headHost",
+    "headPort",
+    "dryRun",
+)
+
+
+def parse_registration(values: dict[str, Any]) -> tuple[RegistrationRequest, bool]:
+    """The request in a body, and whether it is a dry run. Raises one refusal that names every bad field."""
+    fields = Fields(values)
+    fields.require("name")
+    name = fields.text("name")
+    if name is not None and (not CLUSTER_NAME.fullmatch(name) or len(name) > CLUSTER_NAME_LENGTH_MAX):
+        rule = f"letters, digits and hyphens only, at most {CLUSTER_NAME_LENGTH_MAX}, not beginning with a hyphen"
+        fields.blame("INVALID_ATTRIBUTE", "name", rule)
+    fields.require("uri")
+    uri = fields.text("uri")
+    port = fields.positive("headPort")
+    if port is not None and port > PORT_MAX:
+        fields.blame("INVALID_ATTRIBUTE", "headPort", f"it must be at most {PORT_MAX}")
+    request = RegistrationRequest(
+        name=name or "",
+        uri=uri or "",
+        username=fields.text("username"),
+        password=fields.text("password"),
+        auth_source=fields.text("authSource") or "admin",
+        keyfile=fields.text("keyfile"),
+        head_host=fields.text("headHost"),
+        head_port=port,
+    )
+    is_dry_run = fields.boolean("dryRun") or False
+    fields.refuse_unknown(_KNOWN)
+    raise_violations(fields.violations)
+    return request, is_dry_run
+
+
+def create_cluster(call: Call) -> Answer:
+    """Check everything first; register only if all of it holds, and never in a dry run."""
+    request, is_dry_run = parse_registration(parse_object(call.body))
+    report = check_registration(
+        request, settings=call.context.settings, catalog=call.context.catalog, group_id=call.group.id
+    )
+    if is_dry_run:
+        return Answer(document=dry_run_document(report))
+    if _is_name_taken(call, request.name):
+        raise refusal("CLUSTER_NAME_TAKEN", request.name)
+    if not report.ok:
+        raise _refuse_registration(report)
+    try:
+        cluster = register_cluster(
+            request,
+            report,
+            catalog=call.context.catalog,
+            service_key=call.context.service_key,
+            clock=call.context.clock,
+            group_id=call.group.id,
+            actor=call.actor,
+        )
+    except NameTaken:
+        raise refusal("CLUSTER_NAME_TAKEN", request.name) from None
+    return Answer(document=_document(call, cluster))
+
+
+def _is_name_taken(call: Call, name: str) -> bool:
+    return any(c.name == name for c in call.context.catalog.clusters.list_in_group(call.group.id))
+
+
+def _refuse_registration(report: RegistrationReport) -> Exception:
+    problems = [f"{c.what} ({c.fix})" if c.fix else c.what for c in report.checks if not c.ok]
+    return refusal("REGISTRATION_REFUSED", "; ".join(problems), extra=registration_checks(report))
+
+
+def list_clusters(call: Call) -> Answer:
+    """Clusters that have, or should have, a head; by name."""
+    return slice_answer(
+        call,
+        href=f"{call.addresses.own_group(call.group.id)}/clusters",
+        records=call.context.catalog.clusters.list_in_group(call.group.id),
+        to_document=lambda cluster: _document(call, cluster),
+    )
+
+
+def get_cluster(call: Call) -> Answer:
+    return Answer(document=_document(call, call.cluster))
+
+
+def delete_cluster(call: Call) -> Answer:
+    """Begin to remove: the head leaves the set, the snapshots stay. Asking twice is harmless."""
+    catalog = call.context.catalog
+    removed = remove_cluster(call.cluster, catalog=catalog, clock=call.context.clock, actor=call.actor)
+    return Answer(document=_document(call, removed), status=202)
+
+
+def _document(call: Call, cluster: Cluster) -> Document:
+    catalog = call.context.catalog
+    return own_cluster_document(
+        cluster,
+        head=catalog.heads.find(cluster.id),
+        last_snapshot=catalog.snapshots.newest_complete(cluster.id),
+        addresses=call.addresses,
+    )
+
+
+_PATH = "/api/ebbtide/v1/groups/{groupId}/clusters"
+
+OPERATIONS = (
+    Operation(
+        name="listOwnClusters",
+        method="GET",
+        path=_PATH,
+        handler=list_clusters,
+        scope=Scope.GROUP,
+        is_list=True,
+    ),
+    Operation(
+        name="registerCluster",
+        method="POST",
+        path=_PATH,
+        handler=create_cluster,
+        scope=Scope.GROUP,
+        need=Need.OWN,
+        needs_listed_address=True,
+        slow=True,
+    ),
+    Operation(
+        name="getOwnCluster",
+        method="GET",
+        path=f"{_PATH}/{{clusterName}}",
+        handler=get_cluster,
+        scope=Scope.CLUSTER,
+    ),
+    Operation(
+        name="removeCluster",
+        method="DELETE",
+        path=f"{_PATH}/{{clusterName}}",
+        handler=delete_cluster,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+)

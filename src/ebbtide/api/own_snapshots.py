@@ -1,0 +1,84 @@
+"""Ebbtide's own API: snapshots on demand, with their progress."""
+
+from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.lists import list_answer
+from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.paging import plan_window
+from ebbtide.api.refusals import refusal
+from ebbtide.api.responses import Answer
+from ebbtide.api.snapshots import find_snapshot
+from ebbtide.api.wire import Document, own_snapshot_document
+from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
+from ebbtide.domain.job import JobKind, job_id
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+
+
+def list_snapshots(call: Call) -> Answer:
+    """Newest first, whatever their state."""
+    skip, limit = plan_window(call.page)
+    snapshots, states = call.context.catalog.snapshots, tuple(SnapshotState)
+    return list_answer(
+        call,
+        href=f"{call.addresses.own_cluster(call.group.id, call.cluster.name)}/snapshots",
+        found=snapshots.page(call.cluster.id, states=states, skip=skip, limit=limit),
+        to_document=lambda snapshot: _document(call, snapshot),
+        count=lambda: snapshots.count(call.cluster.id, states=states),
+    )
+
+
+def get_snapshot(call: Call) -> Answer:
+    return Answer(document=_document(call, find_snapshot(call)))
+
+
+def create_snapshot(call: Call) -> Answer:
+    """Ask for a snapshot now; a worker takes it."""
+    fields = Fields(parse_object(call.body, empty_is_object=True))
+    fields.refuse_unknown(())
+    raise_violations(fields.violations)
+    try:
+        snapshot = request_snapshot(
+            call.cluster, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+        )
+    except SnapshotInProgress as refused:
+        raise refusal("SNAPSHOT_IN_PROGRESS", str(refused)) from refused
+    except HeadNotReady as refused:
+        raise refusal("HEAD_NOT_READY", str(refused)) from refused
+    return Answer(document=_document(call, snapshot))
+
+
+def _document(call: Call, snapshot: Snapshot) -> Document:
+    job = None
+    # A complete snapshot's job tells nothing more, and a list of them would ask for each.
+    if snapshot.state is not SnapshotState.COMPLETE:
+        job = call.context.catalog.jobs.find(job_id(JobKind.SNAPSHOT, snapshot.id))
+    return own_snapshot_document(snapshot, job=job, addresses=call.addresses)
+
+
+_PATH = "/api/ebbtide/v1/groups/{groupId}/clusters/{clusterName}/snapshots"
+
+OPERATIONS = (
+    Operation(
+        name="listOwnSnapshots",
+        method="GET",
+        path=_PATH,
+        handler=list_snapshots,
+        scope=Scope.CLUSTER,
+        is_list=True,
+    ),
+    Operation(
+        name="createSnapshot",
+        method="POST",
+        path=_PATH,
+        handler=create_snapshot,
+        scope=Scope.CLUSTER,
+        need=Need.WRITE,
+        needs_listed_address=True,
+    ),
+    Operation(
+        name="getOwnSnapshot",
+        method="GET",
+        path=f"{_PATH}/{{snapshotId}}",
+        handler=get_snapshot,
+        scope=Scope.CLUSTER,
+    ),
+)

@@ -176,7 +176,7 @@ class MongodProcess:
                 env={k: v for k, v in os.environ.items() if not k.startswith("EBBTIDE_")},
                 start_new_session=True,
                 # It takes no lock and calls the kernel only, so other threads of ours cannot hang it.
-                preexec_fn=_dies_with(os.getpid()) if die_with_parent else None,  # noqa: PLW1509
+                preexec_fn=dies_with_parent(os.getpid()) if die_with_parent else None,  # noqa: PLW1509
             )
         except OSError as error:
             identity_path.unlink(missing_ok=True)
@@ -249,8 +249,8 @@ class MongodProcess:
 
     def is_running(self) -> bool:
         """Whether the process lives; a zombie does not."""
-        if self._child is not None and self._child.poll() is not None:
-            return False
+        if self._child is not None:
+            return self._child.poll() is None
         return _is_alive(self.identity)
 
     def wait_until_ready(self, *, ready_seconds: float = 30.0) -> Document:
@@ -273,11 +273,8 @@ class MongodProcess:
     def wait(self, *, timeout_seconds: float) -> bool:
         """Wait until the process has ended; whether it has."""
         with _proven_descriptor(self.identity) as descriptor:
-            if descriptor is not None:
-                poller = select.poll()
-                poller.register(descriptor, select.POLLIN)
-                if not poller.poll(max(0.0, timeout_seconds) * 1000):
-                    return False
+            if descriptor is not None and not _has_ended(descriptor, timeout_seconds=timeout_seconds):
+                return False
         if self._child is not None:
             # It is a zombie now: this returns at once.
             with suppress(subprocess.TimeoutExpired):
@@ -326,7 +323,7 @@ class MongodProcess:
     def _signal(self, number: signal.Signals) -> bool:
         """Send a signal; False if the process is gone."""
         with _proven_descriptor(self.identity) as descriptor:
-            if descriptor is None:
+            if descriptor is None or _has_ended(descriptor, timeout_seconds=0):
                 return False
             try:
                 signal.pidfd_send_signal(descriptor, number)
@@ -388,10 +385,28 @@ def _read_stat(pid: int) -> ProcessStat | None:
 
 
 def _is_alive(identity: MongodIdentity) -> bool:
-    """Whether the pid is that very process, and not a zombie."""
-    if identity.boot_id != _boot_id() or process_start_ticks(identity.pid) != identity.start_ticks:
+    """Whether the pid is that very process, and it has not ended; one that only waits to be reaped has."""
+    with _proven_descriptor(identity) as descriptor:
+        return descriptor is not None and not _has_ended(descriptor, timeout_seconds=0)
+
+
+def _has_ended(descriptor: int, *, timeout_seconds: float) -> bool:
+    """Whether all threads of a process have ended within the time.
+
+    /proc does not tell: it calls a process a zombie as soon as its first thread has ended, while others may still
+    be writing and holding the lock of the data directory.
+    """
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(max(0.0, timeout_seconds) * 1000))
+
+
+def _is_same_process(identity: MongodIdentity) -> bool:
+    found = _read_stat(identity.pid)
+    if found is None or identity.boot_id != _boot_id() or found.start_ticks != identity.start_ticks:
         return False
-    return _has_dbpath(identity.pid, identity.options.dbpath)
+    # A process that is ending has no command line any more.
+    return found.state in "ZX" or _has_dbpath(identity.pid, identity.options.dbpath)
 
 
 def _has_dbpath(pid: int, dbpath: Path) -> bool:
@@ -428,16 +443,17 @@ def _find_by_dbpath(identity: MongodIdentity) -> MongodIdentity | None:
 
 @contextmanager
 def _proven_descriptor(identity: MongodIdentity) -> Iterator[int | None]:
-    """A pidfd of the process, or None if it is gone. Proven after opening, so it cannot mean another process."""
+    """A pidfd of the process, which may have ended, or None if it is gone. Proven after opening, so it cannot mean another process."""
     try:
         descriptor = os.pidfd_open(identity.pid)
     except OSError as error:
-        if error.errno != errno.ESRCH:
+        # EINVAL is for a pid that no process can have.
+        if error.errno not in (errno.ESRCH, errno.EINVAL):
             raise
         yield None
         return
     try:
-        yield descriptor if _is_alive(identity) else None
+        yield descriptor if _is_same_process(identity) else None
     finally:
         os.close(descriptor)
 
@@ -508,7 +524,7 @@ def _check_listen(listen: Listen) -> None:
                 )
 
 
-def _dies_with(parent_pid: int) -> Callable[[], None]:
+def dies_with_parent(parent_pid: int) -> Callable[[], None]:
     """What the child does before it becomes mongod. Nothing in it may take a lock: other threads are gone."""
 
     def ask_kernel() -> None:

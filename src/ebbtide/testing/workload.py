@@ -438,10 +438,21 @@ class BackgroundWorkload:
             self._thread.join(timeout_seconds)
             if self._thread.is_alive():
                 raise MongodError("the workload did not stop", hint="the set it writes to does not answer")
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        if self._error is not None:
+            raise self._error
         return self.operations
+
+    def wait_for_operations(self, count: int, *, timeout_seconds: float = OUTAGE_SECONDS_MAX) -> None:
+        """Wait until `count` operations were made. Raises what ended the thread early, MongodError after the time."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.operations < count:
+            if self._error is not None:
+                raise self._error
+            if time.monotonic() > deadline:
+                raise MongodError(
+                    f"the workload made {self.operations} of {count} operations in {timeout_seconds:.0f} s"
+                )
+            time.sleep(0.02)
 
     def __enter__(self) -> Self:
         return self.start()

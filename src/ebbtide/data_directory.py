@@ -7,7 +7,6 @@
     DATA/catalog/              the private catalog's mongod: files, log, version mark
     DATA/heads/<cluster id>/   a head: its files, log, keyfile
     DATA/run/                  sockets and process identities, 0700
-    DATA/logs/                 output of the api and the worker process
 
 DATA itself is 0700: it holds full copies of the data, and the keys to them.
 """
@@ -42,7 +41,7 @@ class DataDirectory:
                 raise Refused(
                     f"{self.root} belongs to another user", hint="run as that user, or choose another --data"
                 )
-            for path in (self.root, self.heads, self.run, self.logs, self.catalog):
+            for path in (self.root, self.heads, self.run, self.catalog):
                 path.mkdir(exist_ok=True)
                 path.chmod(0o700)
         except OSError as error:
@@ -65,10 +64,6 @@ class DataDirectory:
     @property
     def run(self) -> Path:
         return self.root / "run"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
 
     @property
     def catalog(self) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from bson import Timestamp
 from pymongo import MongoClient
 
 from ebbtide.backup.context import BackupContext
@@ -44,11 +45,13 @@ from ebbtide.errors import (
 )
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step
-from ebbtide.mongod.deployment import translated_errors
+from ebbtide.mongod.deployment import run_admin, translated_errors
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
 
 Document = dict[str, Any]
+
+CATCH_UP_SECONDS = 10.0
 
 _log = structlog.get_logger()
 
@@ -117,9 +120,10 @@ class SnapshotRun:
         """Crash: the head may be locked, and the catalog says so; whoever comes next unlocks it."""
         if self._manifest is not None:
             return
+        self._client = self._access.head_client()
+        self._wait_until_caught_up(self._client)
         self._record_lock(self._run.job.id)
         reach("snapshot.lock_intended")
-        self._client = self._access.head_client()
         lock = HeadLock(self._client, self._dbpath)
         self._locked_at = time.monotonic()
         lock.take()
@@ -213,6 +217,43 @@ class SnapshotRun:
         finally:
             client.close()
         self._record_lock(None)
+
+    def _wait_until_caught_up(self, client: MongoClient[Document]) -> None:
+        """Wait until the head has what the set had when the snapshot began: who writes, and then asks for a
+        snapshot, expects to find it there. A head that does not get there in time is taken as it is."""
+        if run_admin(client, "currentOp", 1, **{"$ownOps": True}).get("fsyncLock", False):
+            self._event(
+                EventLevel.WARNING,
+                "snapshot.foreign_lock",
+                f"the head of {self._cluster.name} was locked by someone else: the snapshot is of that moment",
+            )
+            return
+        wanted = self._newest_write()
+        deadline = self._clock.monotonic() + CATCH_UP_SECONDS
+        while wanted is not None and self._clock.monotonic() < deadline:
+            self._run.check()
+            times = run_admin(client, "replSetGetStatus")["optimes"]
+            if min(times["lastCommittedOpTime"]["ts"], times["appliedOpTime"]["ts"]) >= wanted:
+                return
+            self._clock.sleep(0.05)
+        self._event(
+            EventLevel.WARNING,
+            "snapshot.behind",
+            f"the head of {self._cluster.name} is behind its set, or the set has no majority: "
+            "the snapshot may lack the newest writes",
+        )
+
+    def _newest_write(self) -> Timestamp | None:
+        """The primary's newest oplog entry; None while there is no primary."""
+        client = self._access.set_client(timeout_seconds=5)
+        try:
+            newest: Timestamp = run_admin(client, "hello")["lastWrite"]["opTime"]["ts"]
+            return newest
+        except EbbtideError as error:
+            _log.warning("snapshot.no_primary", message=str(error))
+            return None
+        finally:
+            client.close()
 
     def _record_lock(self, job_id: str | None) -> None:
         self._catalog.heads.update(

@@ -1,0 +1,1 @@
+"""`ebbtide demo`: the whole story on a throwaway replica set."""

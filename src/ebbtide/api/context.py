@@ -27,7 +27,10 @@ class Archive(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ApiContext:
-    """`external_url` has no trailing slash; every link begins with it, never with a `Host` header."""
+    """`external_url` has no trailing slash; every link begins with it, never with a `Host` header.
+
+    `data_dir` is where heads of this machine keep their files, so that a registration can judge the disk.
+    """
 
     settings: Settings
     catalog: Catalog
@@ -35,4 +38,5 @@ class ApiContext:
     clock: Clock
     repository_path: Path
     external_url: str
+    data_dir: Path | None
     open_archive: Callable[[RestoreJob], Archive]

@@ -69,7 +69,11 @@ def create_cluster(call: Call) -> Answer:
     """Check everything first; register only if all of it holds, and never in a dry run."""
     request, is_dry_run = parse_registration(parse_object(call.body))
     report = check_registration(
-        request, settings=call.context.settings, catalog=call.context.catalog, group_id=call.group.id
+        request,
+        settings=call.context.settings,
+        catalog=call.context.catalog,
+        group_id=call.group.id,
+        data_dir=call.context.data_dir,
     )
     if is_dry_run:
         return Answer(document=dry_run_document(report))

@@ -104,11 +104,12 @@ def run_api(
     service_key: ServiceKey,
     clock: Clock,
     repository_path: Path,
+    data_dir: Path | None = None,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; must run in the process's main thread. Does not close the catalog.
 
-    `on_started` is called with the external URL once requests are taken. Raises InvalidSetting.
+    `data_dir` is where heads of this machine keep their files, if it has any. `on_started` is called with the external URL once requests are taken. Raises InvalidSetting.
     """
     server, listener, _ = build_server(
         settings=settings,
@@ -116,6 +117,7 @@ def run_api(
         service_key=service_key,
         clock=clock,
         repository_path=repository_path,
+        data_dir=data_dir,
         on_started=on_started,
     )
     previous = {number: signal.signal(number, server.stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -134,6 +136,7 @@ def build_server(
     service_key: ServiceKey,
     clock: Clock,
     repository_path: Path,
+    data_dir: Path | None = None,
     on_started: Callable[[str], None] | None = None,
 ) -> tuple["ApiServer", socket.socket, str]:
     """The server, its bound socket (the caller closes it) and the external URL; nothing runs yet."""
@@ -147,6 +150,7 @@ def build_server(
         clock=clock,
         repository_path=repository_path,
         external_url=external_url,
+        data_dir=data_dir,
         open_archive=JobArchives(repository_path).open,
     )
 

@@ -17,6 +17,9 @@ from ebbtide.repository.repository import ReplicaSetStore
 SPAN_BYTES = 1024 * 1024
 """Stored bytes of one read: long enough to stream, short enough to send early."""
 
+SPAN_BLOCKS_MAX = 64
+"""Blocks of one read: what inflates well must not fill the memory (4 MiB of plain bytes)."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -30,13 +33,17 @@ class Span(NamedTuple):
     first_block: int
     block_count: int
 
+    def fits(self, length: int, *, span_bytes: int) -> bool:
+        """Whether one more block, of `length` stored bytes, may join."""
+        return self.block_count < SPAN_BLOCKS_MAX and self.length + length <= span_bytes
+
 
 def plan_spans(
     recipe: Recipe, *, first_block: int = 0, end_block: int | None = None, span_bytes: int = SPAN_BYTES
 ) -> list[Span]:
     """The reads that fetch blocks `first_block` up to before `end_block` (None: all), in order.
 
-    Each is at most `span_bytes` long, unless one block alone is longer.
+    Each is at most `span_bytes` long, unless one block alone is longer, and has at most SPAN_BLOCKS_MAX blocks.
     """
     end_block = recipe.block_count if end_block is None else end_block
     spans: list[Span] = []
@@ -47,7 +54,7 @@ def plan_spans(
             length = recipe.stored_lengths[index]
             if first_block <= index < end_block:
                 last = spans[-1] if spans and start < index and index > first_block else None
-                if last is not None and last.length + length <= span_bytes:
+                if last is not None and last.fits(length, span_bytes=span_bytes):
                     spans[-1] = last._replace(length=last.length + length, block_count=last.block_count + 1)
                 else:
                     spans.append(Span(run.pack_id, offset, length, index, 1))

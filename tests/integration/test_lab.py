@@ -110,6 +110,15 @@ def test_no_secret_of_a_lab_is_in_a_process_list_or_a_log(keyfile_lab: ReplicaSe
         assert [s for s in secrets if s is None or s in text] == []
 
 
+def test_the_backup_user_may_compare_hashes(keyfile_lab: ReplicaSetLab) -> None:
+    credentials = {"username": keyfile_lab.backup_username, "password": keyfile_lab.backup_password}
+    with keyfile_lab.members[0].process.client(**credentials) as client:
+        hashes = database_hashes(client)
+    assert {"admin", "config"} == set(hashes)
+    assert "system.users" in hashes["admin"]
+    assert "system.indexBuilds" not in hashes["config"]
+
+
 def test_the_labs_of_a_killed_owner_are_swept_and_others_left_alone(
     mongod_binary: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +155,17 @@ def test_members_agree_after_the_whole_workload(lab: ReplicaSetLab) -> None:
     lab.wait_until_replicated()
     first, *others = all_hashes(lab)
     assert [first] * len(others) == others
+
+
+def test_the_same_seed_loads_the_same_documents(lab: ReplicaSetLab) -> None:
+    hashes = []
+    for seed in (7, 7, 8):
+        lab.drop_user_databases()
+        with lab.client() as client:
+            workload.load(client, seed=seed, scale=0.01)
+            hashes.append(client.shop.command("dbHash")["collections"])
+    assert hashes[0] == hashes[1]
+    assert hashes[0]["orders"] != hashes[2]["orders"]
 
 
 def test_the_background_workload_survives_elections(lab: ReplicaSetLab) -> None:

@@ -26,8 +26,7 @@ def database_hashes(
 ) -> dict[str, dict[str, str]]:
     """For each database the hash of each collection, without the databases in `exclude`.
 
-    `client` must be of one member. Needs the action `dbHash` on each database (the role readAnyDatabase has it, but
-    not for `config`); raises PyMongo's errors.
+    `client` must be of one member. The roles of the lab's backup user suffice; raises PyMongo's errors.
     """
     names = sorted(set(client.list_database_names()) - set(exclude))
     return {name: _collection_hashes(client, name) for name in names}

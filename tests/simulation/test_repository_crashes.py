@@ -70,9 +70,12 @@ def require_sound(scene: Scene, tmp_path: Path) -> None:
     assert scene.first.snapshot_id in ids
     for found in ids:
         manifest = scene.store.load_manifest(found)
-        assert verify_snapshot(
-            scene.store, manifest, threads=1, progress=NoProgress(), check_cancelled=lambda: None
-        ) == []
+        assert (
+            verify_snapshot(
+                scene.store, manifest, threads=1, progress=NoProgress(), check_cancelled=lambda: None
+            )
+            == []
+        )
     assert scene.first_tree == restore(scene.store, scene.first, tmp_path / "first")
 
 

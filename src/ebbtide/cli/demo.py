@@ -74,8 +74,9 @@ def _walk(output: Output, *, once: bool, background: bool) -> None:
                 facts = walk.facts(result)
                 place.write_record({**facts, "result": result.document()})
                 if not once:
-                    _invite(facts, say)
-                    if not output.as_json and not background:
+                    # In the background nobody reads this but a log file, and it has a key in it.
+                    if not background:
+                        _invite(facts, say)
                         say("Ctrl-C ends it and removes everything.")
                     stopping.wait()
         finally:

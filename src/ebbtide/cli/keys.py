@@ -1,11 +1,9 @@
 """`ebbtide keys …`: who may call the API, and from where."""
 
-import importlib
 import ipaddress
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -14,6 +12,7 @@ from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.session import OutputOption, ProfileOption, open_client
 from ebbtide.errors import InvalidInput
+from ebbtide.logs import configure_logs
 from ebbtide.settings import Settings
 
 
@@ -105,7 +104,13 @@ def reset_owner(
     """
     if not data.is_dir():
         raise InvalidInput("--data", expected="the data directory of `ebbtide serve`", got=str(data))
-    public_key, private_key = _load_reset()(data, _service_settings(data))
+    # Late: it brings the catalog and mongod along, which no other command here needs.
+    from ebbtide.serve.first_start import reset_owner as reset
+
+    settings = _service_settings(data)
+    # Without this, log lines go to standard output, among the result.
+    configure_logs(level=str(settings["log.level"]), style=str(settings["log.format"]))
+    public_key, private_key = reset(data, settings)
     out = Output(output)
     out.document({"publicKey": public_key, "privateKey": private_key})
     out.fields([("public key", public_key), ("private key", private_key)])
@@ -127,12 +132,6 @@ def _show_key(output: Output, key: Document) -> None:
     output.document(key)
     entries = ", ".join(documents.address_of(entry) for entry in key.get("accessList") or [])
     output.text(f"{key.get('publicKey')} may be used from: {entries or 'anywhere'}")
-
-
-def _load_reset() -> Callable[[Path, Settings], tuple[str, str]]:
-    # Late: it brings the catalog and mongod along, which no other command of this module needs.
-    module = importlib.import_module("ebbtide.serve.first_start")
-    return cast(Callable[[Path, Settings], tuple[str, str]], module.reset_owner)
 
 
 def _service_settings(data: Path) -> Settings:

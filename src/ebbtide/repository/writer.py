@@ -1,10 +1,10 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
 Worker threads read, hash and compress units of a few MiB; the calling thread takes their results in file order,
-decides where each block is and fills one pack after another; two threads hand full ones to the storage. Only the calling thread places blocks,
+decides where each block is and fills one pack after another; another thread hands full ones to the storage. Only the calling thread places blocks,
 so the same files and the same parent always give the same recipes.
 
-Bounds: three packs and `WINDOW_UNITS_PER_THREAD` units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait for their
+Bounds: two packs and `WINDOW_UNITS_PER_THREAD` units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait for their
 pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's file, then
 its own): beyond that only "same place" finds a block again. Recipes of one stretch are held at a time.
 
@@ -50,8 +50,8 @@ UNIT_PIECES_MAX = 64
 WINDOW_UNITS_PER_THREAD = 4
 """Units under way per thread: they bridge the time in which a finished pack is made durable."""
 
-PACKS_UNDER_WAY_MAX = 2
-"""Finished packs being made durable while the next one fills; so at most three are in memory."""
+PACKS_UNDER_WAY_MAX = 1
+"""Finished packs being made durable while the next one fills, so two are in memory; a second one gained nothing."""
 
 INDEXED_BLOCKS_MAX = 32 * 1024
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024

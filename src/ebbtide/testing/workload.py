@@ -266,6 +266,11 @@ def _one_operation(client: Client, rng: random.Random) -> None:
             raise
 
 
+def _hot_id(rng: random.Random, count: int) -> int:
+    """An id of 0 … `count`−1, the low ones more often: some are hot, and they exist in a small load too."""
+    return rng.randrange(max(1, count // rng.choice((1, 10, 100))))
+
+
 def _insert_orders(client: Client, rng: random.Random) -> None:
     texts = [" ".join(rng.choices(_WORDS, k=20))]
     documents = [_order(f"{rng.getrandbits(80):x}", rng, texts) for _ in range(rng.randint(1, 10))]
@@ -274,20 +279,20 @@ def _insert_orders(client: Client, rng: random.Random) -> None:
 
 def _update_customer(client: Client, rng: random.Random) -> None:
     client.shop.customers.update_one(
-        {"_id": rng.randrange(CUSTOMERS)},
+        {"_id": _hot_id(rng, CUSTOMERS)},
         {"$inc": {"visits": 1}, "$set": {"notes": rng.choice(_WORDS) * rng.randint(1, 50)}},
         upsert=False,
     )
 
 
 def _update_many(client: Client, rng: random.Random) -> None:
-    first = rng.randrange(CUSTOMERS)
+    first = _hot_id(rng, CUSTOMERS)
     client.shop.customers.update_many({"_id": {"$gte": first, "$lt": first + 20}}, {"$inc": {"level": 1}})
 
 
 def _find_and_modify(client: Client, rng: random.Random) -> None:
     client.shop.products.find_one_and_update(
-        {"_id": rng.randrange(PRODUCTS)}, {"$set": {f"attributes.{rng.choice(_WORDS)}": rng.randint(0, 9)}}
+        {"_id": _hot_id(rng, PRODUCTS)}, {"$set": {f"attributes.{rng.choice(_WORDS)}": rng.randint(0, 9)}}
     )
 
 
@@ -311,7 +316,7 @@ def _enter_ledger(client: Client, rng: random.Random) -> None:
 
 
 def _transaction(client: Client, rng: random.Random) -> None:
-    product, count = rng.randrange(PRODUCTS), rng.randint(1, 5)
+    product, count = _hot_id(rng, PRODUCTS), rng.randint(1, 5)
     order = _order(f"{rng.getrandbits(80):x}", rng, ["in a transaction"])
     shall_abort = rng.random() < 0.1
 

@@ -17,6 +17,7 @@ import hashlib
 import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -123,9 +124,11 @@ def hash_archive(
         return work if isinstance(work, bytes) else _read_verified(store, work)
 
     work = _iter_verify_work(store, archive)
-    for data in map_ordered(load, work, threads=threads, window=threads * 4, check_cancelled=check_cancelled):
-        digest.update(data)
-        progress.advance(len(data))
+    loaded = map_ordered(load, work, threads=threads, window=threads * 4, check_cancelled=check_cancelled)
+    with closing(loaded):
+        for data in loaded:
+            digest.update(data)
+            progress.advance(len(data))
     return digest.hexdigest()
 
 

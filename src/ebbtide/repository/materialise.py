@@ -14,6 +14,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,10 +64,12 @@ def materialise(
         directories = _make_directories(manifest, target)
         laying = _Laying(store, manifest, target, progress)
         work = _iter_work(manifest)
-        for _ in map_ordered(
+        laid = map_ordered(
             laying.lay, work, threads=threads, window=threads * 4, check_cancelled=check_cancelled
-        ):
-            pass
+        )
+        with closing(laid):
+            for _ in laid:
+                pass
         _sync_filesystem(target)
         for directory in reversed(directories):
             _sync(directory)

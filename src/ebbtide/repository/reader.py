@@ -5,7 +5,7 @@ them and proves the plain bytes by their BLAKE3 identity. Each IntegrityError na
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -107,10 +107,10 @@ def map_ordered(
     threads: int,
     window: int,
     check_cancelled: Callable[[], None],
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of each item, in order, computed in `threads` threads at most `window` items ahead.
 
-    After an error, or when the iterator is closed, no thread runs any more.
+    After an error of its own, or when it is closed (use `contextlib.closing`), no thread runs any more.
     """
     executor = ThreadPoolExecutor(threads, thread_name_prefix="blocks")
     under_way: deque[Future[Result]] = deque()

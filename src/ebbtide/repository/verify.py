@@ -5,6 +5,7 @@ block inflated and proved, and every pack in use compared with its own checksum;
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,23 +47,25 @@ def verify_snapshot(
         return _judge_stretch(store, manifest, piece)
 
     pieces = _iter_pieces(manifest)
-    for judgement in map_ordered(
-        judge, pieces, threads=threads, window=threads * 4, check_cancelled=check_cancelled
-    ):
-        findings |= judgement.findings
-        packs |= judgement.pack_ids
-        progress.advance(judgement.plain_bytes)
+    judged = map_ordered(judge, pieces, threads=threads, window=threads * 4, check_cancelled=check_cancelled)
+    with closing(judged):
+        for judgement in judged:
+            findings |= judgement.findings
+            packs |= judgement.pack_ids
+            progress.advance(judgement.plain_bytes)
 
     progress.phase("verify packs", total=len(packs), unit="packs")
 
     def judge_pack(pack_id: str) -> set[Finding]:
         return _judge_pack(store, pack_id, check_cancelled)
 
-    for found in map_ordered(
+    judged_packs = map_ordered(
         judge_pack, sorted(packs), threads=threads, window=threads * 2, check_cancelled=check_cancelled
-    ):
-        findings |= found
-        progress.advance(1)
+    )
+    with closing(judged_packs):
+        for found in judged_packs:
+            findings |= found
+            progress.advance(1)
     return sorted(findings)
 
 

@@ -1,12 +1,13 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
 Worker threads read, hash and compress units of a few MiB; the calling thread takes their results in file order,
-decides where each block is and fills one pack after another; another thread hands full ones to the storage. Only the calling thread places blocks,
-so the same files and the same parent always give the same recipes.
+decides where each block is and fills one pack after another; another thread hands full ones to the storage. Only
+the calling thread places blocks, so the same files and the same parent always give the same recipes.
 
-Bounds: two packs and `WINDOW_UNITS_PER_THREAD` units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait for their
-pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's file, then
-its own): beyond that only "same place" finds a block again. Recipes of one stretch are held at a time.
+Bounds: two packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait
+for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's
+file, then its own): beyond that only "same place" finds a block again. No other file's hashes are in memory, but
+for the few small files of the units under way.
 
 Order: a recipe is stored once all packs that it names are durable; the manifest is the caller's, afterwards.
 Crash: packs and recipes that nothing names; `ReplicaSetStore.discard_attempts` removes the packs.
@@ -17,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,7 @@ from ebbtide.errors import IntegrityError, InvalidInput, ObjectNotFound, Refused
 from ebbtide.repository.block import BLOCK_BYTES, block_count, block_id, encode_block, stored_crc
 from ebbtide.repository.manifest import FileEntry, FileStat, Manifest, ManifestKind, Stretch, check_paths
 from ebbtide.repository.pack import PACK_BYTES_TARGET, make_pack_id, pack_chunks, pack_header
+from ebbtide.repository.reader import map_ordered
 from ebbtide.repository.recipe import (
     INLINE_BLOCKS_MAX,
     STRETCH_BYTES,
@@ -146,8 +149,15 @@ def store_files(
     progress.phase("store", total=sum(source.stat.size_bytes for source in sources), unit="bytes")
     writing = _Writing(store, snapshot_id, attempt, progress, pack_bytes)
     to_read = writing.iter_files_to_read(sources, parent=parent, full_read=full_read)
-    with _Window(threads, check_cancelled) as window:
-        writing.store(window.map(_read_unit, _iter_units(to_read)))
+    units = map_ordered(
+        _read_unit,
+        _iter_units(to_read),
+        threads=threads,
+        window=threads * WINDOW_UNITS_PER_THREAD,
+        check_cancelled=check_cancelled,
+    )
+    with closing(units):
+        writing.store(units)
     return writing.result(sources)
 
 
@@ -299,36 +309,6 @@ def _read_file_range(piece: _Piece) -> bytes | None:
     if missing:
         return None
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class _Window:
-    """Runs a function over items in threads, a bounded number ahead, and gives the results in order."""
-
-    def __init__(self, threads: int, check_cancelled: Callable[[], None]) -> None:
-        self._threads = threads
-        self._check_cancelled = check_cancelled
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="store")
-
-    def __enter__(self) -> "_Window":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
-
-    def map(
-        self,
-        function: Callable[[list[_Piece]], list[tuple[_Piece, list[_Block] | None]]],
-        items: Iterable[list[_Piece]],
-    ) -> Iterator[list[tuple[_Piece, list[_Block] | None]]]:
-        under_way: deque[Future[list[tuple[_Piece, list[_Block] | None]]]] = deque()
-        for item in items:
-            under_way.append(self._executor.submit(function, item))
-            if len(under_way) >= self._threads * WINDOW_UNITS_PER_THREAD:
-                self._check_cancelled()
-                yield under_way.popleft().result()
-        while under_way:
-            self._check_cancelled()
-            yield under_way.popleft().result()
 
 
 @dataclass

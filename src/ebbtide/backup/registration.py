@@ -5,6 +5,7 @@
 Crash: a cluster without a head record gets one at the worker's next look.
 """
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.mongod.ports import free_port
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
+
+_KEYFILE = re.compile(r"[A-Za-z0-9+/=]{6,1024}")
 
 # The files of a head beside its data: WiredTiger's preallocated journal, and room to breathe.
 HEAD_EXTRA_BYTES = 512 * 1024 * 1024
@@ -170,7 +173,8 @@ def check_request(request: RegistrationRequest) -> None:
         raise InvalidInput(lacking, expected="a user name and a password together, or neither")
     if request.head_port is not None and not 1 <= request.head_port <= 65535:
         raise InvalidInput("headPort", expected="a port, 1 to 65535", got=request.head_port)
-    if request.keyfile is not None and not 6 <= len("".join(request.keyfile.split())) <= 1024:
+    # Before it reaches a mongod, which quotes the text of a bad keyfile in its log.
+    if request.keyfile is not None and not _KEYFILE.fullmatch("".join(request.keyfile.split())):
         raise InvalidInput("keyfile", expected="the contents of a keyfile: 6 to 1024 base64 characters")
 
 

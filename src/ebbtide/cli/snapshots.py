@@ -189,7 +189,8 @@ def _wait(session: Session, name: str, snapshot_id: str, *, lines: bool) -> Docu
             if lines and snapshot != last:
                 session.output.document_line(snapshot)
             last = snapshot
-            show_job(view, snapshot.get("job"), waiting="waiting for a worker")
+            if snapshot.get("state") == "IN_PROGRESS":
+                show_job(view, snapshot.get("job"), waiting="waiting for a worker")
     if last.get("state") != "COMPLETE":
         reason = last.get("error") or (last.get("job") or {}).get("error") or "no reason was given"
         raise JobFailed(

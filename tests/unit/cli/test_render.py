@@ -86,3 +86,18 @@ def test_in_a_log_progress_is_a_line_per_phase_and_now_and_then() -> None:
             view.show("storing", done=second, total=100, unit="files")
         view.show("finishing")
     assert [line.split(":")[0] for line in err.getvalue().splitlines()] == ["storing"] * 3 + ["finishing"]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 200])
+def test_no_width_of_terminal_breaks_an_id(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "dumb")
+    terminal, identity = _Terminal(), "b" * 24
+    output = Output(OutputFormat.TEXT, stdout=terminal, stderr=io.StringIO())
+    output.table(["ID", "SAYS", "AGAIN"], [[identity, "some words to wrap", identity]], empty="")
+    assert terminal.getvalue().count(identity) == 2

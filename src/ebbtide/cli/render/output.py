@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -82,19 +83,23 @@ class Output:
             return
         if not rows:
             self.remark(empty)
-        elif self._stdout.isatty():
-            self._rich_table(headers, rows)
-        else:
+        elif not (self._stdout.isatty() and self._rich_table(headers, rows)):
             for line in _aligned([list(headers), *[[plain(cell) for cell in row] for row in rows]]):
                 self.text(line)
 
-    def _rich_table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def _rich_table(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+        """Draw it, unless the terminal is too narrow for that: an id that is broken over lines cannot be copied."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for header in headers:
-            table.add_column(header, overflow="fold")
+        for number, header in enumerate(headers):
+            words = any(" " in row[number] for row in rows)
+            table.add_column(header, no_wrap=not words)
         for row in rows:
             table.add_row(*[Text(plain(cell)) for cell in row])
-        Console(file=self._stdout, highlight=False).print(table)
+        console = Console(file=self._stdout, highlight=False)
+        if Measurement.get(console, console.options.update(max_width=10_000), table).minimum > console.width:
+            return False
+        console.print(table)
+        return True
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

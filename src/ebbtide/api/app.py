@@ -48,7 +48,10 @@ _log = structlog.get_logger("ebbtide.api")
 
 
 def create_app(context: ApiContext) -> FastAPI:
-    """The application. Stopping it (the lifespan's end) closes its reader threads, not the catalog."""
+    """The application. Stopping it (the lifespan's end) closes its reader threads, not the catalog.
+
+    `state.cut_downloads`, called in the event loop, ends every download under way.
+    """
     downloads = Downloads(context)
 
     @asynccontextmanager
@@ -67,6 +70,7 @@ def create_app(context: ApiContext) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
+    app.state.cut_downloads = downloads.cut_all
     app.router.routes[:] = [
         *_operation_routes(context),
         _fixed_route(V2_PATH, downloads.v2),
@@ -99,8 +103,8 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "GET, HEAD")
-        return render_refusal(method_not_allowed(request.method, allowed), presentation)
+        methods = (error.headers or {}).get("Allow", "GET, HEAD").split(", ")
+        return render_refusal(method_not_allowed(request.method, ", ".join(sorted(methods))), presentation)
     if error.status_code == 404:
         return render_refusal(refusal("RESOURCE_NOT_FOUND", loggable_path(request.url.path)), presentation)
     return render_refusal(Refusal(status=error.status_code, detail=str(error.detail)), presentation)

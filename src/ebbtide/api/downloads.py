@@ -102,6 +102,12 @@ class Downloads:
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._readers = ThreadPoolExecutor(max_workers=READER_THREADS, thread_name_prefix="download")
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def cut_all(self) -> None:
+        """End every transfer under way, in the event loop; they can be resumed after the restart."""
+        for task in self._under_way:
+            task.cancel()
 
     def close(self) -> None:
         """Wait for what reader threads are still writing down."""
@@ -313,7 +319,14 @@ class Downloads:
     # --- sending, in the event loop ---
 
     async def send_all(self, sending: Sending, receive: Receive, send: Send) -> None:
-        """Send a transfer and write down how it ended, whatever ends it."""
+        """Send a transfer and write down how it ended, whatever ends it.
+
+        Returning early makes the server close the connection, before the promised length.
+        """
+        task = asyncio.current_task()
+        if task is not None:
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
         state = _Progress()
         gone = asyncio.Event()
         watchers = [
@@ -325,6 +338,9 @@ class Downloads:
         except (IntegrityError, ObjectNotFound) as damage:
             found = damage
             await self._in_thread(lambda: self.note_damage(sending.job, found))
+        except asyncio.CancelledError:
+            # The server stops and this task is its last work: nobody is left who waits for the cancellation.
+            _log.info("download.cut", job_id=sending.job.id)
         except (EbbtideError, OSError, TimeoutError) as problem:
             _log.warning("download.broken_off", job_id=sending.job.id, problem=str(problem))
         finally:

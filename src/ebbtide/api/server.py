@@ -1,9 +1,10 @@
 """The api process: listens, serves, and stops within seconds.
 
-Stopping: on SIGTERM or SIGINT no new connection is taken, calls under way get `STOP_SECONDS` to end, downloads are cut
-after that and can be resumed. Crash: nothing is left but transfers that count as broken off.
+Stopping: on SIGTERM or SIGINT no new connection is taken, downloads are cut (they can be resumed), and calls under way
+get `STOP_SECONDS` to end. Crash: nothing is left but transfers that count as broken off.
 """
 
+import asyncio
 import logging
 import signal
 import socket
@@ -159,8 +160,9 @@ def build_server(
         if on_started is not None:
             on_started(external_url)
 
+    app = create_app(context)
     config = uvicorn.Config(
-        create_app(context),
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -177,7 +179,7 @@ def build_server(
     )
     # A download that is cut ends without its last bytes on purpose; uvicorn calls that an error of the application.
     logging.getLogger("uvicorn.error").addFilter(_is_not_a_cut_download)
-    return ApiServer(config, on_started=announce), listener, external_url
+    return ApiServer(config, on_started=announce, on_stop=app.state.cut_downloads), listener, external_url
 
 
 def _is_not_a_cut_download(record: logging.LogRecord) -> bool:
@@ -187,9 +189,12 @@ def _is_not_a_cut_download(record: logging.LogRecord) -> bool:
 class ApiServer(uvicorn.Server):
     """uvicorn with signals left to us, and a call when it is ready."""
 
-    def __init__(self, config: uvicorn.Config, *, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, on_started: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._on_stop = on_stop
 
     @contextmanager
     def capture_signals(self) -> Any:
@@ -200,6 +205,15 @@ class ApiServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         if self.started:
             self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets=sockets)
+        # Whoever does not take what was sent would keep its connection, and the event loop with it.
+        for connection in list(self.server_state.connections):
+            transport: Any = connection.transport
+            transport.abort()
+        await asyncio.sleep(0)
 
     def stop(self, *_: object) -> None:
         """Begin to stop; a second call stops at once. Safe in a signal handler and from other threads."""

@@ -68,6 +68,7 @@ class Service:
     cluster: Cluster
     owner: tuple[str, str]
     archives: JobArchives = field(repr=False)
+    stop: Callable[[], None] = field(repr=False)
 
     @property
     def base(self) -> str:
@@ -175,6 +176,9 @@ class Service:
     def archive_bytes(self, job: RestoreJob) -> bytes:
         archive = self.archives.open(job)
         return b"".join(archive.iter_range(0, archive.length_bytes))
+
+    def wait_until(self, condition: Callable[[], Any]) -> Any:
+        return wait_until(condition)
 
     def job(self, job_id: RestoreJobId) -> RestoreJob:
         job = self.catalog.restore_jobs.find(job_id)
@@ -308,22 +312,24 @@ def start_service(
     catalog_mongod: MongodProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
     """Starts APIs on an empty catalog, with settings as flags; all are stopped at the module's end."""
-    stops: list[Callable[[], None]] = []
+    services: list[Service] = []
 
     def start(**flags: Any) -> Service:
-        service, stop = run_service(
-            catalog_mongod.uri,
-            tmp_path_factory.mktemp("service"),
-            {name.replace("__", "."): value for name, value in flags.items()},
+        services.append(
+            run_service(
+                catalog_mongod.uri,
+                tmp_path_factory.mktemp("service"),
+                {name.replace("__", "."): value for name, value in flags.items()},
+            )
         )
-        stops.append(stop)
-        return service
+        return services[-1]
 
     try:
         yield start
     finally:
-        for stop in reversed(stops):
-            stop()
+        for service in reversed(services):
+            service.stop()
+            service.catalog.close()
 
 
 @pytest.fixture(scope="module")
@@ -331,10 +337,8 @@ def service(start_service: Callable[..., Service]) -> Service:
     return start_service()
 
 
-def run_service(
-    catalog_uri: str, directory: Path, flags: dict[str, Any]
-) -> tuple[Service, Callable[[], None]]:
-    """An API in a thread, and what stops it."""
+def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Service:
+    """An API in a thread."""
     catalog = Catalog.connect(catalog_uri)
     catalog._client.drop_database(DATABASE_NAME)
     catalog.prepare()
@@ -359,7 +363,6 @@ def run_service(
         server.stop()
         thread.join(timeout=20)
         listener.close()
-        catalog.close()
         if thread.is_alive():
             raise TimeoutError("the server did not stop")
 
@@ -377,9 +380,10 @@ def run_service(
         cluster=cluster,
         owner=("", ""),
         archives=JobArchives(repository_path),
+        stop=stop,
     )
     service.owner = service.new_key(Role.GLOBAL_OWNER, owner=True)
-    return service, stop
+    return service
 
 
 def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:

@@ -1,0 +1,178 @@
+"""Ebbtide's own API: clusters, snapshots, progress, cancelling, keys, events."""
+
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+from ebbtide.domain.access import Role
+from ebbtide.domain.cluster import Head, HeadState
+from ebbtide.domain.ids import new_id
+from ebbtide.domain.job import JobKind, job_id
+
+
+def refused(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.json()["errorCode"]
+
+
+def add_head(service: Any, cluster: Any, state: HeadState, **changes: Any) -> None:
+    now = service.clock.now()
+    service.catalog.heads.insert(
+        Head(
+            id=cluster.id,
+            state=state,
+            state_since=now,
+            host="127.0.0.1",
+            port=27018,
+            dbpath="heads/x",
+            updated=now,
+            **changes,
+        )
+    )
+
+
+def test_a_cluster_is_shown_with_its_head_and_last_snapshot(service: Any) -> None:
+    cluster = service.new_cluster("Shown")
+    started = service.clock.now() - timedelta(seconds=10)
+    add_head(
+        service,
+        cluster,
+        HeadState.SYNCING,
+        sync_done_bytes=500,
+        sync_total_bytes=1000,
+        sync_started=started,
+    )
+    snapshot = service.new_snapshot(cluster_id=cluster.id, cluster_name=cluster.name)
+    shown = service.call("GET", f"{service.own_base}/clusters/Shown").json()
+    assert (shown["name"], shown["replicaSetName"], shown["state"]) == ("Shown", "rs0", "ACTIVE")
+    assert (shown["head"]["state"], shown["head"]["initialSync"]["doneBytes"]) == ("SYNCING", 500)
+    assert 8 <= shown["head"]["initialSync"]["secondsLeft"] <= 12
+    assert shown["lastSnapshot"]["id"] == snapshot.id
+
+
+def test_registration_is_judged_before_anything_is_stored(service: Any) -> None:
+    address = f"{service.own_base}/clusters"
+    bad = service.call("POST", address, json={"name": "a_b", "headPort": 70000, "path": "/etc"})
+    assert refused(bad) == (400, "INVALID_ATTRIBUTE")
+    named = [row["field"] for row in bad.json()["badRequestDetail"]["fields"]]
+    assert named == ["name", "uri", "headPort", "path"]
+    nobody_there = {"name": "Far", "uri": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"}
+    dry = service.call("POST", address, json={**nobody_there, "dryRun": True}).json()
+    assert (dry["dryRun"], dry["ok"]) == (True, False)
+    assert any(not check["ok"] for check in dry["checks"])
+    answer = service.call("POST", address, json=nobody_there)
+    assert refused(answer) == (409, "REGISTRATION_REFUSED")
+    assert answer.json()["checks"] == dry["checks"]
+    taken = service.call("POST", address, json={**nobody_there, "name": "Cluster0"})
+    assert refused(taken) == (409, "CLUSTER_NAME_TAKEN")
+    assert service.call("GET", f"{address}/Far").status_code == 404
+
+
+def test_removing_a_cluster(service: Any) -> None:
+    service.new_cluster("Leaving")
+    key = service.new_key(Role.GROUP_BACKUP_ADMIN, group_id=service.group.id)
+    address = f"{service.own_base}/clusters/Leaving"
+    assert refused(service.call("DELETE", address, key=key)) == (401, "USER_UNAUTHORIZED")
+    answer = service.call("DELETE", address)
+    assert (answer.status_code, answer.json()["state"]) == (202, "REMOVING")
+
+
+def test_a_snapshot_on_demand(service: Any) -> None:
+    cluster = service.new_cluster("Snapped")
+    address = f"{service.own_base}/clusters/Snapped/snapshots"
+    assert refused(service.call("POST", address)) == (409, "HEAD_NOT_READY")
+    add_head(service, cluster, HeadState.FOLLOWING)
+    made = service.call("POST", address, json={}).json()
+    assert (made["state"], made["job"]["state"]) == ("IN_PROGRESS", "QUEUED")
+    assert refused(service.call("POST", address)) == (409, "SNAPSHOT_IN_PROGRESS")
+    assert refused(service.call("POST", address, json={"name": "x"})) == (400, "INVALID_ATTRIBUTE")
+    reader = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    assert refused(service.call("POST", address, key=reader)) == (401, "USER_UNAUTHORIZED")
+    assert [made] == service.call("GET", address).json()["results"]
+
+
+def test_a_restore_job_is_shown_and_cancelled(service: Any) -> None:
+    job = service.new_job(service.new_snapshot())
+    address = f"{service.own_base}/restoreJobs/{job.id}"
+    shown = service.call("GET", address).json()
+    assert (
+        shown["statusName"],
+        shown["deliveryStatusName"],
+        shown["job"]["state"],
+    ) == ("IN_PROGRESS", "NOT_STARTED", "QUEUED")
+    cancelled = service.call("POST", f"{address}/cancel").json()
+    assert (cancelled["statusName"], cancelled["deliveryStatusName"]) == ("KILLED", "INTERRUPTED")
+    assert service.owner[0] in cancelled["reason"]
+    assert refused(service.call("POST", f"{address}/cancel")) == (409, "RESTORE_JOB_ENDED")
+    work = service.catalog.jobs.find(job_id(JobKind.RESTORE, job.id))
+    assert work is not None
+    assert work.cancel_requested
+    missing = service.call("POST", f"{service.own_base}/restoreJobs/{new_id()}/cancel")
+    assert refused(missing) == (404, "RESTORE_JOB_NOT_FOUND_IN_GROUP")
+
+
+def test_a_cancelled_link_is_not_shown_and_an_expired_job_cannot_be_cancelled(service: Any) -> None:
+    job = service.ready_job(service.new_snapshot(), archive_bytes=100)
+    own = f"{service.own_base}/restoreJobs/{job.id}"
+    text = service.call("GET", own).text
+    assert service.download_key(job) not in text
+    service.clock.ahead += timedelta(hours=2)
+    try:
+        assert refused(service.call("POST", f"{own}/cancel")) == (409, "RESTORE_JOB_ENDED")
+    finally:
+        service.clock.ahead -= timedelta(hours=2)
+    assert service.call("POST", f"{own}/cancel").status_code == 200
+    delivery = service.call("GET", f"{service.base}/restoreJobs/{job.id}").json()["delivery"]
+    assert not {"url", "urlV2", "authValue", "expires"} & delivery.keys()
+
+
+def test_events_tell_who_did_what_from_where(service: Any) -> None:
+    cluster = service.new_cluster("Eventful")
+    add_head(service, cluster, HeadState.FOLLOWING)
+    service.call("POST", f"{service.own_base}/clusters/Eventful/snapshots")
+    (event,) = service.call("GET", f"{service.own_base}/events?clusterName=Eventful").json()["results"]
+    assert (event["kind"], event["level"]) == ("snapshot.requested", "INFO")
+    assert event["actor"] == f"{service.owner[0]} from 127.0.0.1"
+
+
+def test_keys_and_access_lists(service: Any) -> None:
+    keys = f"{service.url}/api/ebbtide/v1/keys"
+    mine = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    other = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    listed = service.call("GET", keys, key=mine)
+    assert [mine[0]] == [key["publicKey"] for key in listed.json()["results"]]
+    assert mine[1] not in listed.text
+    every = {key["publicKey"] for key in service.call("GET", keys).json()["results"]}
+    assert {mine[0], other[0], service.owner[0]} <= every
+    assert refused(service.call("POST", f"{keys}/{other[0]}/accessList", key=mine, json=[])) == (
+        401,
+        "USER_UNAUTHORIZED",
+    )
+    body = [{"ipAddress": "10.1.2.3"}, {"cidrBlock": "10.9.0.0/16"}]
+    shown = service.call("POST", f"{keys}/{mine[0]}/accessList", key=mine, json=body).json()
+    added = {(e["cidrBlock"], e.get("ipAddress")) for e in shown["accessList"]}
+    assert {("10.1.2.3/32", "10.1.2.3"), ("10.9.0.0/16", None)} <= added
+    for entry in ("10.1.2.3", "10.9.0.0/16"):
+        answer = service.call("DELETE", f"{keys}/{mine[0]}/accessList/{quote(entry, safe='')}", key=mine)
+        assert answer.status_code == 200
+        assert entry not in answer.text
+    own_address = f"{keys}/{mine[0]}/accessList/{quote('127.0.0.1/32', safe='')}"
+    assert refused(service.call("DELETE", own_address, key=mine)) == (
+        400,
+        "CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST",
+    )
+    absent = service.call("DELETE", f"{keys}/{mine[0]}/accessList/1.2.3.4")
+    assert refused(absent) == (404, "API_KEY_ACCESS_LIST_NOT_FOUND")
+    for bad in ([], {}, [{}], [{"ipAddress": "10.1.2.3", "cidrBlock": "10.1.2.3/32"}], ["10.1.2.3"]):
+        answer = service.call("POST", f"{keys}/{mine[0]}/accessList", json=bad)
+        assert refused(answer) == (400, "BAD_ACCESS_LIST_ADD_REQUEST")
+    answer = service.call("POST", f"{keys}/{mine[0]}/accessList", json=[{"cidrBlock": "10.0.0.1/8"}])
+    assert refused(answer) == (400, "INVALID_IP_ADDRESS_OR_CIDR_NOTATION")
+    assert refused(service.call("POST", f"{keys}/zzzzzzzz/accessList", json=body)) == (
+        400,
+        "API_KEY_NOT_FOUND",
+    )
+
+
+def test_status(service: Any) -> None:
+    key = service.new_key(None)
+    assert "version" in service.call("GET", f"{service.url}/api/ebbtide/v1/status", key=key).json()

@@ -1,7 +1,8 @@
 """A writer that dies, fails or runs out of space at any operation of the storage.
 
-Each run takes two snapshots of a changing tree, is stopped in the second at one operation, and is then tried again
-as a worker would: `discard_attempts`, then the whole snapshot. Whatever was committed must verify all the time.
+Each run takes two snapshots of a changing tree, is stopped in the second at one operation, and is then tried
+again as a worker would: `discard_attempts`, then the whole snapshot. Whatever was committed must verify all
+the time.
 """
 
 import random
@@ -25,7 +26,8 @@ BLOCK = 65536
 
 @dataclass
 class Scene:
-    """A committed first snapshot in `storage`, and in `root` the changed tree that the second one must hold."""
+    """A committed first snapshot in `storage`, and in `root` the changed tree that the second one must
+    hold."""
 
     storage: MemoryStorage
     store: ReplicaSetStore

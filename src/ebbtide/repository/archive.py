@@ -1,15 +1,16 @@
 """The download archive: a `.tar.gz` that exists only as a plan over stored blocks.
 
-A gzip stream may be made of many members, and every stored block is one. So the archive is a list of segments: a
-member of ours with tar headers and padding, then the blocks of a stretch as they are stored, and so on. Its length,
-and the segment of any byte, follow from the manifest alone; the place inside a stretch from its one recipe.
+A gzip stream may be made of many members, and every stored block is one. So the archive is a list of
+segments: a member of ours with tar headers and padding, then the blocks of a stretch as they are stored, and
+so on. Its length, and the segment of any byte, follow from the manifest alone; the place inside a stretch
+from its one recipe.
 
-    [top directory, extra files, directories] [header of file 1] <stretch> <stretch> [padding, header of file 2] …
+    [top directory, extra files, directories, header of file 1] <stretch> <stretch> [padding, header 2] …
     [padding, end of archive]
 
 Invariants
-  * the same manifest and arguments give the same bytes, on any machine and with any version of a compressor (our own
-    members hold their bytes uncompressed): a download can be resumed anywhere, and its SHA-1 stays true
+  * the same manifest and arguments give the same bytes, on any machine and with any version of a compressor
+    (our own members hold their bytes uncompressed): a download can be resumed anywhere, its SHA-1 stays true
   * no byte of a block is sent before the block's CRC was checked; `hash_archive` also proves the plain bytes
 """
 
@@ -71,8 +72,8 @@ def plan_archive(
 ) -> Archive:
     """The archive of a snapshot, with everything inside one top directory named `directory`.
 
-    `extra_files` (name, content) come first. Entries are stamped with `mtime`, cut to whole seconds. Reads nothing.
-    Raises InvalidInput for an unsafe or double name.
+    `extra_files` (name, content) come first. Entries are stamped with `mtime`, cut to whole seconds. Reads
+    nothing. Raises InvalidInput for an unsafe or double name.
     """
     names = [entry.path for entry in manifest.files] + [name for name, _ in extra_files]
     if not is_safe_path(directory) or "/" in directory or not all(map(is_safe_path, names)):
@@ -85,8 +86,9 @@ def plan_archive(
 def iter_range(store: ReplicaSetStore, archive: Archive, *, start: int, end: int) -> Iterator[bytes]:
     """The bytes `start` up to before `end` of the archive, in pieces of at most about 1 MiB.
 
-    Every block is read whole and checked before a byte of it is given out. Raises InvalidInput for a range outside
-    of the archive, IntegrityError naming the damaged object (and, for a pack, the file's block), StorageError.
+    Every block is read whole and checked before a byte of it is given out. Raises InvalidInput for a range
+    outside of the archive, IntegrityError naming the damaged object (and, for a pack, the file's block),
+    StorageError.
     """
     if not 0 <= start <= end <= archive.length_bytes:
         raise InvalidInput("range", expected=f"0 … {archive.length_bytes}", got=f"{start} … {end}")
@@ -115,7 +117,8 @@ def hash_archive(
 ) -> str:
     """The SHA-1 of the whole archive in hex; every block is inflated and proved by its identity on the way.
 
-    Reports one phase, `hash`, in bytes of the archive. A few MiB a thread are in memory. Raises as `iter_range`.
+    Reports one phase, `hash`, in bytes of the archive. A few MiB a thread are in memory. Raises as
+    `iter_range`.
     """
     progress.phase("hash", total=archive.length_bytes, unit="bytes")
     digest = hashlib.sha1(usedforsecurity=False)
@@ -240,7 +243,8 @@ def _padding(content_bytes: int) -> bytes:
 
 
 def _tar_header(name: str, *, size_bytes: int | None, mtime_seconds: int) -> bytes:
-    """The header of a file, or of a directory if `size_bytes` is None; PAX records where the plain form is too small."""
+    """The header of a file, or of a directory if `size_bytes` is None; PAX records where the plain form is
+    too small."""
     info = tarfile.TarInfo(name)
     info.type = tarfile.DIRTYPE if size_bytes is None else tarfile.REGTYPE
     info.mode = _DIRECTORY_MODE if size_bytes is None else _FILE_MODE

@@ -1,10 +1,12 @@
 """Blocks: 64 KiB of a file at a fixed offset, the unit of deduplication.
 
-A block's identity is the first 16 bytes of BLAKE3 over its plain bytes: with 2⁴⁰ blocks (64 PiB) of one replica set
-the chance of any collision is about 2⁻⁴⁹, and blocks are only ever compared within one file. It is stored as one
-gzip member, so that stored blocks put end to end are a gzip stream: downloads are made of them as they are.
+A block's identity is the first 16 bytes of BLAKE3 over its plain bytes: with 2⁴⁰ blocks (64 PiB) of one
+replica set the chance of any collision is about 2⁻⁴⁹, and blocks are only ever compared within one file. It
+is stored as one gzip member, so that stored blocks put end to end are a gzip stream: downloads are made of
+them as they are.
 
-The stored form may differ between machines (the compressor picks its code by processor), the identity never does.
+The stored form may differ between machines (the compressor picks its code by processor), the identity never
+does.
 """
 
 from blake3 import blake3
@@ -42,7 +44,8 @@ def decode_block(
 ) -> bytes:
     """The plain bytes of a stored block, proved to be the ones with `expected_id`.
 
-    Never inflates to more than `plain_bytes` + 1 bytes. Raises IntegrityError that names `object_name` and `what`.
+    Never inflates to more than `plain_bytes` + 1 bytes. Raises IntegrityError that names `object_name` and
+    `what`.
     """
     try:
         plain = inflate_member(stored, plain_bytes=plain_bytes)

@@ -1,7 +1,8 @@
 """Gzip members: the units that a gzip stream can be cut into and put together from.
 
-A member made by `stored_member` holds its data uncompressed, so its bytes follow from the format (RFC 1951, 1952)
-alone: the same on every machine and with every version of a compressor. What must be reproducible uses it.
+A member made by `stored_member` holds its data uncompressed, so its bytes follow from the format (RFC 1951,
+1952) alone: the same on every machine and with every version of a compressor. What must be reproducible uses
+it.
 """
 
 import struct

@@ -6,7 +6,8 @@ Layout, little-endian (docs/formats/manifest.md):
 
 Invariants
   * a manifest is written only once every recipe and pack that it needs is durable; it is never changed
-  * decoding trusts nothing: paths stay inside the data directory, lengths and sums agree, inflating is bounded
+  * decoding trusts nothing: paths stay inside the data directory, lengths and sums agree, inflating is
+    bounded
 Crash: there is a manifest, and so a snapshot, or there is none.
 """
 
@@ -57,7 +58,8 @@ class ManifestKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileStat:
-    """What the filesystem said about a file at `stated_at_ns` (all times in ns since 1970), before it was read."""
+    """What the filesystem said about a file at `stated_at_ns` (all times in ns since 1970), before it was
+    read."""
 
     size_bytes: int
     mtime_ns: int
@@ -78,7 +80,8 @@ class Stretch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
-    """One file. `path` is relative POSIX; the stretches follow one another, all but the last STRETCH_BYTES long."""
+    """One file. `path` is relative POSIX; the stretches follow one another, all but the last STRETCH_BYTES
+    long."""
 
     path: str
     stat: FileStat
@@ -97,10 +100,10 @@ class FileEntry:
 class Manifest:
     """One snapshot of one replica set.
 
-    `stable_timestamp` is T_s, `applied_timestamp` T_a. `data_size_bytes` and `storage_size_bytes` are the server's
-    own figures. `new_stored_bytes` is what this snapshot added to the repository (packs and recipes).
-    `last_full_read` is when every file was last read whole. `storage` holds the engine's layout (`directoryPerDB`
-    and the like) and `oplog_file` names the file that holds the oplog.
+    `stable_timestamp` is T_s, `applied_timestamp` T_a. `data_size_bytes` and `storage_size_bytes` are the
+    server's own figures. `new_stored_bytes` is what this snapshot added to the repository (packs and
+    recipes). `last_full_read` is when every file was last read whole. `storage` holds the engine's layout
+    (`directoryPerDB` and the like) and `oplog_file` names the file that holds the oplog.
     """
 
     kind: ManifestKind
@@ -176,7 +179,8 @@ def is_safe_path(path: str) -> bool:
 
 
 def check_paths(paths: Iterable[str]) -> None:
-    """Raises ValueError for an unsafe or double path, or one that would need another one to be a directory."""
+    """Raises ValueError for an unsafe or double path, or one that would need another one to be a
+    directory."""
     seen: set[str] = set()
     directories: set[str] = set()
     for path in paths:
@@ -346,7 +350,8 @@ def is_recipe_hash(text: str) -> bool:
 
 
 def decode_stretch(stretch: Stretch, data: bytes, *, object_name: str) -> Recipe:
-    """The recipe of `stretch` in `data`; raises IntegrityError if its lengths are not those of the stretch."""
+    """The recipe of `stretch` in `data`; raises IntegrityError if its lengths are not those of the
+    stretch."""
     recipe = decode_recipe(data, object_name=object_name)
     if (recipe.plain_bytes, recipe.stored_bytes) != (stretch.plain_bytes, stretch.stored_bytes):
         raise IntegrityError(object_name, "is not of the length that the manifest states")

@@ -1,9 +1,9 @@
 """Laying a snapshot's files down in a directory, every block verified.
 
-Stretches are written in parallel, each at its place in its file; a large file is synced when its last stretch is
-there, small ones all at once (a sync each would cost more than writing them), before the last file.
-The file `WiredTiger`, without which the server takes the directory for an empty one or refuses it, gets its name
-last of all: an interrupted materialisation cannot pass for a finished one.
+Stretches are written in parallel, each at its place in its file; a large file is synced when its last stretch
+is there, small ones all at once (a sync each would cost more than writing them), before the last file.
+The file `WiredTiger`, without which the server takes the directory for an empty one or refuses it, gets its
+name last of all: an interrupted materialisation cannot pass for a finished one.
 
 Crash: a directory without `WiredTiger`; remove it and begin again.
 """
@@ -52,10 +52,12 @@ def materialise(
     progress: ProgressReporter,
     check_cancelled: Callable[[], None],
 ) -> None:
-    """Write every file of the snapshot below `target`, which must be absent or empty; all is durable on return.
+    """Write every file of the snapshot below `target`, which must be absent or empty; all is durable on
+    return.
 
-    Reports one phase, `materialise`, in plain bytes. Raises Refused if `target` holds something, StorageError if its
-    filesystem lacks the space or fails, IntegrityError naming a damaged object, ObjectNotFound for an absent recipe.
+    Reports one phase, `materialise`, in plain bytes. Raises Refused if `target` holds something, StorageError
+    if its filesystem lacks the space or fails, IntegrityError naming a damaged
+    object, ObjectNotFound for an absent recipe.
     """
     _require_empty(target)
     _require_space(manifest, target)
@@ -217,7 +219,8 @@ def _write_all(descriptor: int, blocks: list[bytes], offset: int) -> None:
 
 
 def _sync_filesystem(target: Path) -> None:
-    """Make everything on the filesystem of `target` durable; from Linux 5.8 on it reports failed writes too."""
+    """Make everything on the filesystem of `target` durable; from Linux 5.8 on it reports failed writes
+    too."""
     descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if _LIBC.syncfs(descriptor) != 0:

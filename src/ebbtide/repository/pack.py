@@ -5,9 +5,11 @@ Layout, little-endian (docs/formats/pack.md):
     magic 8 | version u16 | flags u16 | id length u8 | id | block … block | count u32 | total u64 | BLAKE3 32
 
 Invariants
-  * a pack is written once, in file order, and never changed; its id begins with the snapshot that it was written for
+  * a pack is written once, in file order, and never changed; its id begins with the snapshot that it was
+    written for
   * a recipe names a pack only once that pack is durable
-Crash: a pack that no recipe names; the retry of its snapshot removes it (`discard_attempts`), else prune does.
+Crash: a pack that no recipe names; the retry of its snapshot removes it (`discard_attempts`), else prune
+does.
 """
 
 import re
@@ -21,7 +23,8 @@ from ebbtide.domain.ids import SnapshotId, is_id
 from ebbtide.errors import IntegrityError
 
 PACK_BYTES_TARGET = 32 * 1024 * 1024
-"""A pack is closed once it has this many bytes: few objects, yet little to read again when one is rewritten."""
+"""A pack is closed once it has this many bytes: few objects, yet little to read again when one is
+rewritten."""
 
 PACK_BYTES_MAX = 2 * PACK_BYTES_TARGET
 """No pack is longer: it closes with the block that passes the target."""
@@ -64,7 +67,8 @@ def pack_header(pack_id: str) -> bytes:
 
 
 def pack_chunks(pack_id: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes of a pack, streamed in pieces of about 1 MiB: header, the stored blocks as they come, trailer."""
+    """The bytes of a pack, streamed in pieces of about 1 MiB: header, the stored blocks as they come,
+    trailer."""
     gathered = [pack_header(pack_id)]
     gathered_bytes = len(gathered[0])
     hasher = blake3()
@@ -74,7 +78,8 @@ def pack_chunks(pack_id: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
         gathered.append(block)
         gathered_bytes += len(block)
         count += 1
-        # Hashing and writing give up the interpreter lock, and taking it back costs more than a block is worth.
+        # Hashing and writing give up the interpreter lock, and taking it back costs more than a block is
+        # worth.
         if gathered_bytes >= _CHUNK_BYTES:
             chunk = b"".join(gathered)
             gathered, gathered_bytes = [], 0
@@ -96,7 +101,8 @@ def check_pack(
     check_cancelled: Callable[[], None],
     piece_bytes: int = 4 * 1024 * 1024,
 ) -> None:
-    """Read a whole pack and compare it with its header and trailer. Raises IntegrityError naming `object_name`."""
+    """Read a whole pack and compare it with its header and trailer. Raises IntegrityError naming
+    `object_name`."""
     header = pack_header(pack_id)
     if not len(header) + _TRAILER.size <= size_bytes <= PACK_BYTES_MAX:
         raise IntegrityError(object_name, f"has {size_bytes} bytes, which no pack can have")

@@ -1,7 +1,8 @@
 """Reading stored blocks: spans of neighbours in one read, nothing handed out unverified.
 
-`read_span` proves each block's stored bytes by their CRC-32, which is enough to send them on; `open_blocks` inflates
-them and proves the plain bytes by their BLAKE3 identity. Each IntegrityError names the pack and the file's block.
+`read_span` proves each block's stored bytes by their CRC-32, which is enough to send them on; `open_blocks`
+inflates them and proves the plain bytes by their BLAKE3 identity. Each IntegrityError names the pack and the
+file's block.
 """
 
 from collections import deque
@@ -25,7 +26,8 @@ Result = TypeVar("Result")
 
 
 class Span(NamedTuple):
-    """Blocks `first_block` … `first_block + block_count - 1` of a stretch: `length` bytes of a pack from `offset`."""
+    """Blocks `first_block` … `first_block + block_count - 1` of a stretch: `length` bytes of a pack from
+    `offset`."""
 
     pack_id: str
     offset: int
@@ -43,7 +45,8 @@ def plan_spans(
 ) -> list[Span]:
     """The reads that fetch blocks `first_block` up to before `end_block` (None: all), in order.
 
-    Each is at most `span_bytes` long, unless one block alone is longer, and has at most SPAN_BLOCKS_MAX blocks.
+    Each is at most `span_bytes` long, unless one block alone is longer, and has at most SPAN_BLOCKS_MAX
+    blocks.
     """
     end_block = recipe.block_count if end_block is None else end_block
     spans: list[Span] = []
@@ -63,7 +66,8 @@ def plan_spans(
 
 
 def read_span(store: ReplicaSetStore, recipe: Recipe, span: Span, *, what: str) -> bytes:
-    """The stored bytes of a span, each block's CRC checked. `what` says whose blocks they are, for messages."""
+    """The stored bytes of a span, each block's CRC checked. `what` says whose blocks they are, for
+    messages."""
     name = store.pack_name(span.pack_id)
     try:
         data = store.storage.get_range(name, start=span.offset, length=span.length)
@@ -88,7 +92,8 @@ def iter_stored(recipe: Recipe, span: Span, data: bytes) -> Iterator[tuple[int, 
 def open_blocks(
     store: ReplicaSetStore, recipe: Recipe, span: Span, data: bytes, *, what: str
 ) -> Iterator[bytes]:
-    """The plain bytes of each block of a span that `read_span` read, in order, each proved by its identity."""
+    """The plain bytes of each block of a span that `read_span` read, in order, each proved by its
+    identity."""
     name = store.pack_name(span.pack_id)
     for index, stored in iter_stored(recipe, span, data):
         yield decode_block(

@@ -1,11 +1,12 @@
 """Recipes: where the blocks of one stretch of a file are, and what they are.
 
 A stretch is up to 1024 blocks (64 MiB of plain bytes) of a file. The bytes of a recipe, little-endian, in
-docs/formats/recipe.md: header, pack ids, runs, then three columns (block ids, stored lengths, CRCs), checksum.
+docs/formats/recipe.md: header, pack ids, runs, then three columns (block ids, stored lengths, CRCs),
+checksum.
 
 Invariants
-  * encoding is canonical (packs in order of first use, runs as long as can be): the same blocks in the same places
-    give the same bytes, hence the same name
+  * encoding is canonical (packs in order of first use, runs as long as can be): the same blocks in the same
+    places give the same bytes, hence the same name
   * a recipe is named by the BLAKE3-256 of its bytes and is never changed
   * it is written only once every pack that it names is durable
 Crash: a recipe that no manifest names is harmless; prune removes it.
@@ -31,7 +32,8 @@ STRETCH_BLOCKS = 1024
 STRETCH_BYTES = STRETCH_BLOCKS * BLOCK_BYTES
 
 INLINE_BLOCKS_MAX = 4
-"""A recipe of at most this many blocks stands in the manifest itself (docs/decisions/0002-inline-recipes.md)."""
+"""A recipe of at most this many blocks stands in the manifest itself
+(docs/decisions/0002-inline-recipes.md)."""
 
 _MAGIC = b"EBRECIPE"
 _VERSION = 1
@@ -49,7 +51,8 @@ RECIPE_BYTES_MAX = (
 
 
 class BlockPlace(NamedTuple):
-    """Where a stored block is: in which pack, at which offset, how long, and the CRC-32 of its stored bytes."""
+    """Where a stored block is: in which pack, at which offset, how long, and the CRC-32 of its stored
+    bytes."""
 
     pack_id: str
     offset: int
@@ -171,7 +174,8 @@ def recipe_hash(encoded: bytes) -> str:
 
 
 def decode_recipe(data: bytes, *, object_name: str) -> Recipe:
-    """The recipe in `data`. Raises IntegrityError naming `object_name` for anything that encode would not write."""
+    """The recipe in `data`. Raises IntegrityError naming `object_name` for anything that encode would not
+    write."""
     reader = _Reader(data, object_name)
     reader.check_sum()
     magic, version, reserved, block_bytes, plain_bytes, count, pack_count, run_count = reader.header()

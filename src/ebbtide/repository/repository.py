@@ -80,9 +80,10 @@ class ReplicaSetStore:
     def commit(self, manifest: Manifest, *, parent: Manifest | None = None) -> None:
         """Make the snapshot exist: the sole commit point. Idempotent for the same manifest.
 
-        Everything it names is looked for first: each recipe, and each pack of the recipes that `parent` (a committed
-        manifest, already trusted) does not share. Raises IntegrityError naming what is absent or too short, and
-        Refused if a different snapshot has this id, or if the manifest belongs to another replica set.
+        Everything it names is looked for first: each recipe, and each pack of the recipes that `parent` (a
+        committed manifest, already trusted) does not share. Raises IntegrityError naming what is absent or
+        too short, and Refused if a different snapshot has this id, or if the manifest belongs to another
+        replica set.
         """
         name = self.manifest_name(manifest.snapshot_id)
         self._require_own(manifest)
@@ -103,7 +104,8 @@ class ReplicaSetStore:
         return True
 
     def load_manifest(self, snapshot_id: SnapshotId) -> Manifest:
-        """The manifest of a committed snapshot. ObjectNotFound if there is none, IntegrityError if it is damaged."""
+        """The manifest of a committed snapshot. ObjectNotFound if there is none, IntegrityError if it is
+        damaged."""
         name = self.manifest_name(snapshot_id)
         manifest = decode_manifest(self.storage.get(name, limit=MANIFEST_BYTES_MAX), object_name=name)
         if manifest.snapshot_id != snapshot_id or not self.owns(manifest):
@@ -121,10 +123,12 @@ class ReplicaSetStore:
                 yield SnapshotId(snapshot_id)
 
     def discard_attempts(self, snapshot_id: SnapshotId) -> int:
-        """Remove the packs that interrupted attempts at an uncommitted snapshot left; how many there were is returned.
+        """Remove the packs that interrupted attempts at an uncommitted snapshot left; how many there were is
+        returned.
 
-        Only for the worker that holds the snapshot's lease: no attempt may be running. Idempotent. Raises Refused if
-        the snapshot is committed. Recipes of the attempts stay for prune: they are small and nothing names them.
+        Only for the worker that holds the snapshot's lease: no attempt may be running. Idempotent. Raises
+        Refused if the snapshot is committed. Recipes of the attempts stay for prune: they are small and
+        nothing names them.
         """
         if self.has_snapshot(snapshot_id):
             raise Refused(f"snapshot {snapshot_id} is committed; its packs are in use")
@@ -190,8 +194,8 @@ class Repository:
     def open(cls, storage: Storage) -> "Repository":
         """The repository on a storage.
 
-        Raises NotFound if there is none, IntegrityError if its header is damaged, and Refused if it was written in a
-        format that this version does not know.
+        Raises NotFound if there is none, IntegrityError if its header is damaged, and Refused if it was
+        written in a format that this version does not know.
         """
         try:
             data = storage.get(HEADER_NAME, limit=_HEADER_BYTES_MAX)

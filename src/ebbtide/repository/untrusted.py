@@ -1,7 +1,7 @@
 """Reading JSON that somebody may have damaged or made up.
 
-`Fields` wraps one decoded JSON object and hands out its values with their types and bounds checked. Every problem
-is an IntegrityError that names the stored object and the field.
+`Fields` wraps one decoded JSON object and hands out its values with their types and bounds checked. Every
+problem is an IntegrityError that names the stored object and the field.
 """
 
 import json

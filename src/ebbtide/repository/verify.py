@@ -1,7 +1,8 @@
 """Reading everything a snapshot is made of, and judging it.
 
-Unlike a restore, which stops at the first damage, verifying goes on: it lists the first damage of every MiB. Every recipe is read, every
-block inflated and proved, and every pack in use compared with its own checksum; so packs are read twice.
+Unlike a restore, which stops at the first damage, verifying goes on: it lists the first damage of every MiB.
+Every recipe is read, every block inflated and proved, and every pack in use compared with its own checksum;
+so packs are read twice.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ def verify_snapshot(
 ) -> list[Finding]:
     """Everything that is wrong with the stored objects of a snapshot, sorted; empty if it can be restored.
 
-    Reports the phases `verify blocks` (plain bytes) and `verify packs`. Raises StorageError if the storage fails,
-    for then nothing is known.
+    Reports the phases `verify blocks` (plain bytes) and `verify packs`. Raises StorageError if the storage
+    fails, for then nothing is known.
     """
     findings: set[Finding] = set()
     packs: set[str] = set()

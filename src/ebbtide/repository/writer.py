@@ -1,13 +1,14 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
-Worker threads read, hash and compress units of a few MiB; the calling thread takes their results in file order,
-decides where each block is and fills one pack after another; another thread hands full ones to the storage. Only
-the calling thread places blocks, so the same files and the same parent always give the same recipes.
+Worker threads read, hash and compress units of a few MiB; the calling thread takes their results in file
+order, decides where each block is and fills one pack after another; another thread hands full ones to the
+storage. Only the calling thread places blocks, so the same files and the same parent always give the same
+recipes.
 
-Bounds: two packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of recipes wait
-for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's
-file, then its own): beyond that only "same place" finds a block again. No other file's hashes are in memory, but
-for the few small files of the units under way.
+Bounds: two packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of
+recipes wait for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2
+GiB of the parent's file, then its own): beyond that only "same place" finds a block again. No other file's
+hashes are in memory, but for the few small files of the units under way.
 
 Order: a recipe is stored once all packs that it names are durable; the manifest is the caller's, afterwards.
 Crash: packs and recipes that nothing names; `ReplicaSetStore.discard_attempts` removes the packs.
@@ -42,7 +43,8 @@ from ebbtide.repository.recipe import (
 from ebbtide.repository.repository import ReplicaSetStore
 
 MTIME_AGE_MIN_NS = 2_000_000_000
-"""How much older than its stat a file's mtime must be to prove anything: timestamps are as coarse as 2 s somewhere."""
+"""How much older than its stat a file's mtime must be to prove anything: timestamps are as coarse as 2 s
+somewhere."""
 
 UNIT_BYTES = 4 * 1024 * 1024
 """Plain bytes of one unit of work; it divides a stretch."""
@@ -54,7 +56,8 @@ WINDOW_UNITS_PER_THREAD = 4
 """Units under way per thread: they bridge the time in which a finished pack is made durable."""
 
 PACKS_UNDER_WAY_MAX = 1
-"""Finished packs being made durable while the next one fills, so two are in memory; a second one gained nothing."""
+"""Finished packs being made durable while the next one fills, so two are in memory; a second one gained
+nothing."""
 
 INDEXED_BLOCKS_MAX = 32 * 1024
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
@@ -62,9 +65,11 @@ RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file to store as `path` (relative POSIX). Only the first `stat.size_bytes` bytes are read: it may grow.
+    """A file to store as `path` (relative POSIX). Only the first `stat.size_bytes` bytes are read: it may
+    grow.
 
-    `always_read`: never trust its stat. `may_vanish`: if it vanishes or shrinks, the snapshot goes without it.
+    `always_read`: never trust its stat. `may_vanish`: if it vanishes or shrinks, the snapshot goes without
+    it.
     """
 
     path: str
@@ -78,8 +83,9 @@ class SourceFile:
 class StoredFiles:
     """What `store_files` did. `entries` are in the order of the sources, without those that vanished.
 
-    `new_stored_bytes` counts packs and recipes. `unexpected_changes` are files whose stat said "unchanged" but whose
-    bytes differ (only a full read finds them). `damaged_parent_objects` could not be used to save space.
+    `new_stored_bytes` counts packs and recipes. `unexpected_changes` are files whose stat said "unchanged"
+    but whose bytes differ (only a full read finds them). `damaged_parent_objects` could not be used to save
+    space.
     """
 
     entries: tuple[FileEntry, ...]
@@ -109,8 +115,8 @@ def stat_file(path: Path) -> FileStat:
 def is_unchanged(*, now: FileStat, parent: FileStat) -> bool:
     """Whether a file with stat `now` has the bytes that were stored when it had stat `parent`.
 
-    Only if size, mtime, ctime and inode are equal, and that mtime was at least 2 s old at the parent's stat: a file
-    written to again within the timestamp's grain would look the same.
+    Only if size, mtime, ctime and inode are equal, and that mtime was at least 2 s old at the parent's stat:
+    a file written to again within the timestamp's grain would look the same.
     """
     same = (now.size_bytes, now.mtime_ns, now.ctime_ns, now.inode) == (
         parent.size_bytes,
@@ -134,11 +140,12 @@ def store_files(
     check_cancelled: Callable[[], None],
     pack_bytes: int = PACK_BYTES_TARGET,
 ) -> StoredFiles:
-    """Store what `parent` (a committed manifest of the same replica set) does not have; all is durable on return.
+    """Store what `parent` (a committed manifest of the same replica set) does not have; all is durable on
+    return.
 
     Reports one phase, `store`, in plain bytes. Raises SnapshotUnusable naming a file that vanished, shrank or
-    cannot be read; StorageFull and StorageError of the storage; whatever `check_cancelled` raises. After an error
-    no thread of it runs any more.
+    cannot be read; StorageFull and StorageError of the storage; whatever `check_cancelled` raises. After an
+    error no thread of it runs any more.
     """
     try:
         check_paths(source.path for source in sources)
@@ -171,7 +178,8 @@ class _Block(NamedTuple):
 
 
 class _File:
-    """One file being read. The workers look blocks up; only the calling thread adds to `known` and to the lists."""
+    """One file being read. The workers look blocks up; only the calling thread adds to `known` and to the
+    lists."""
 
     def __init__(
         self,
@@ -196,7 +204,8 @@ class _File:
         self._parent_stretches: dict[int, dict[int, tuple[bytes, BlockPlace]]] = {}
 
     def parent_blocks(self, stretch_index: int) -> dict[int, tuple[bytes, BlockPlace]]:
-        """Id and place of the parent's blocks in that stretch, by index in it; empty if the parent has none."""
+        """Id and place of the parent's blocks in that stretch, by index in it; empty if the parent has
+        none."""
         with self._lock:
             if not self._indexed:
                 self._index_parent()
@@ -430,7 +439,8 @@ class _Writing:
         self._pack_blocks: list[bytes] = []
 
     def _close_pack(self) -> None:
-        """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier ones."""
+        """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier
+        ones."""
         put: Future[int] | None = None
         if self._pack_blocks:
             chunks = pack_chunks(self._pack_id, self._pack_blocks)

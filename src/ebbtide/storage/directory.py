@@ -3,8 +3,8 @@
     <root>/<name>                                    a finished object
     <root>/tmp/<pid>-<start ticks>-<random>          an object being written by that process
 
-A put goes: write the temporary file → fsync → rename → fsync of the directory. A directory made on the way is made
-durable in its parent first.
+A put goes: write the temporary file → fsync → rename → fsync of the directory. A directory made on the way is
+made durable in its parent first.
 
 Invariants
   * what has a name outside of tmp/ is complete and was synced before it got its name
@@ -27,7 +27,8 @@ from ebbtide.errors import IntegrityError, ObjectNotFound, StorageError, Storage
 from ebbtide.storage.protocol import RESERVED_TOP, StoredObject, check_name
 
 SYNC_THREADS = 8
-"""Parallel fsyncs of `put_many`: the journal commits them together (10,000 puts: 8 threads 3 s, 16 4.5 s, none 7 s)."""
+"""Parallel fsyncs of `put_many`: the journal commits them together (10,000 puts: 8 threads 3 s, 16 4.5 s,
+none 7 s)."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR}
@@ -247,7 +248,8 @@ def _iter_files(top: Path, *, skip: Path) -> Iterator[Path]:
 
 
 def _start_ticks(pid: int) -> int:
-    """When process `pid` began, in clock ticks since boot; 0 if there is none. With the pid it names one process."""
+    """When process `pid` began, in clock ticks since boot; 0 if there is none. With the pid it names one
+    process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

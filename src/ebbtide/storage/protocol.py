@@ -1,10 +1,10 @@
 """Bytes by name: what every storage promises.
 
-Names are relative POSIX paths ("a/b/c"), checked by `check_name`. An object is written whole or not at all and is
-never changed in place; it can be overwritten or deleted. All methods may be called from any thread.
+Names are relative POSIX paths ("a/b/c"), checked by `check_name`. An object is written whole or not at all
+and is never changed in place; it can be overwritten or deleted. All methods may be called from any thread.
 
-Errors: ObjectNotFound where said; StorageFull when there is no space; StorageError for everything else that the
-storage refuses; IntegrityError when an object is shorter than the caller knows it to be.
+Errors: ObjectNotFound where said; StorageFull when there is no space; StorageError for everything else that
+the storage refuses; IntegrityError when an object is shorter than the caller knows it to be.
 """
 
 import re
@@ -41,8 +41,9 @@ class Storage(Protocol):
         """Store the concatenated chunks under `name`; the length in bytes is returned.
 
         Atomic: readers see the object before, or all of the new one. Durable on return. Overwrites; so
-        idempotent. An exception raised by `chunks` passes through unchanged and nothing is stored. After any other
-        error the object may or may not be there; a partial one never is. `chunks` is read once, in this thread.
+        idempotent. An exception raised by `chunks` passes through unchanged and nothing is stored. After any
+        other error the object may or may not be there; a partial one never is. `chunks` is read once, in this
+        thread.
         """
 
     def put_many(self, objects: Iterable[tuple[str, bytes]]) -> int:
@@ -79,8 +80,8 @@ class Storage(Protocol):
 def check_name(name: str) -> str:
     """`name` itself, if it is a valid object name.
 
-    Raises InvalidInput for an absolute, not normalised, over-long or reserved name, or for characters outside of
-    letters, digits and ``._%+=@~-``.
+    Raises InvalidInput for an absolute, not normalised, over-long or reserved name, or for characters outside
+    of letters, digits and ``._%+=@~-``.
     """
     parts = name.split("/")
     if len(name) > NAME_BYTES_MAX or parts[0] == RESERVED_TOP:

@@ -1,11 +1,11 @@
 """Storages for tests: one in memory, and one that fails as told.
 
-`FaultyStorage(inner, faults)` counts operations from 1, each `put`, `get`, `get_range`, `size`, `delete` and each
-start of an `iter_objects` (a `put_many` counts as its puts, in order), and injects exactly these faults:
+`FaultyStorage(inner, faults)` counts operations from 1, each `put`, `get`, `get_range`, `size`, `delete` and
+each start of an `iter_objects` (a `put_many` counts as its puts, in order), and injects exactly these faults:
 
     fail_operation n       the nth operation raises StorageError and does nothing
-    disk_full_at_bytes n   a put that would make the sum of bytes put exceed n raises StorageFull and stores nothing
-    lose_put n             the nth put returns as if done, but stores nothing
+    disk_full_at_bytes n   a put that would make the sum of bytes put exceed n raises StorageFull and stores
+    nothing lose_put n             the nth put returns as if done, but stores nothing
     tear_put n             the nth put returns as if done, but only the first half of the object is stored
     flip_bit (name, bit)   every read of `name` sees this bit of the object inverted (bit 0: lowest of byte 0)
     truncate (name, size)  every read of `name` sees only its first `size` bytes
@@ -13,7 +13,8 @@ start of an `iter_objects` (a `put_many` counts as its puts, in order), and inje
     crash_after_put n      SimulatedCrash is raised when the nth put is done
     crash_at_operation n   SimulatedCrash is raised instead of the nth operation
 
-After a simulated crash every further operation raises SimulatedCrash, so no clean-up of the "dead" process can work.
+After a simulated crash every further operation raises SimulatedCrash, so no clean-up of the "dead" process
+can work.
 """
 
 import threading

@@ -77,10 +77,7 @@ def run(arguments: list[str], *, app: typer.Typer | None = None) -> int:
         _say(as_json, kind="Interrupted", code=INTERRUPTED, message="interrupted")
         return INTERRUPTED
     except typer.TyperException as error:
-        # Of these, Typer shows help itself only when no argument was given at all.
-        _say(as_json, kind="Usage", code=error.exit_code, message=error.format_message())
-        if not as_json:
-            _line(f"hint: {_help_of(error)} --help")
+        _tell_usage(error, as_json=as_json)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output (`head`, say) went away. Python would complain once more when it flushes at exit.
@@ -122,6 +119,18 @@ def _tell(error: EbbtideError, *, as_json: bool) -> None:
     _line(f"error: {plain(error.message)}")
     if error.hint:
         _line(f"hint: {plain(error.hint)}")
+
+
+def _tell_usage(error: typer.TyperException, *, as_json: bool) -> None:
+    message = error.format_message()
+    if as_json:
+        _say(as_json, kind="Usage", code=error.exit_code, message=message)
+    elif message.startswith("Usage:"):
+        # A group of commands without one of them: what Typer raises is its help.
+        _line(message)
+    else:
+        _line(f"error: {plain(message)}")
+        _line(f"hint: {_help_of(error)} --help")
 
 
 def _say(as_json: bool, *, kind: str, code: int, message: str) -> None:

@@ -290,6 +290,13 @@ def test_wrong_usage_is_2_and_points_at_help(ebbtide: Any, arguments: list[str])
     assert json.loads(outcome.stderr)["error"]["exitCode"] == 2
 
 
+@pytest.mark.parametrize("arguments", [[], ["clusters"]])
+def test_a_group_without_a_command_shows_its_help(ebbtide: Any, arguments: list[str]) -> None:
+    outcome = ebbtide(*arguments)
+    assert outcome.code == 2
+    assert outcome.stderr.startswith("Usage: ebbtide")
+
+
 def test_without_a_connection_it_says_exactly_that(ebbtide: Any) -> None:
     outcome = ebbtide("clusters", "list")
     assert outcome.code == 2

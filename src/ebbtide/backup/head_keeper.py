@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_connection import ClusterAccess
@@ -96,6 +97,11 @@ class HeadKeeper:
                 self._ready.clear()
                 _log.warning("head.trouble", cluster_id=self.cluster_id, message=str(error))
                 self._note_trouble(error)
+            except (OSError, PyMongoError) as error:
+                # What was not translated at its boundary (a full disk, say) must not end the keeper unseen.
+                self._ready.clear()
+                _log.error("head.trouble", cluster_id=self.cluster_id, exc_info=error)
+                self._note_trouble(HeadUnavailable(f"{type(error).__name__}: {error}"))
             self._stopping.wait(TICK_SECONDS)
         self._ready.clear()
         self._close_clients()

@@ -68,6 +68,9 @@ def parse_registration(values: dict[str, Any]) -> tuple[RegistrationRequest, boo
 def create_cluster(call: Call) -> Answer:
     """Check everything first; register only if all of it holds, and never in a dry run."""
     request, is_dry_run = parse_registration(parse_object(call.body))
+    if not is_dry_run and _is_name_taken(call, request.name):
+        # Before the checks, which take seconds.
+        raise refusal("CLUSTER_NAME_TAKEN", request.name)
     report = check_registration(
         request,
         settings=call.context.settings,
@@ -77,8 +80,6 @@ def create_cluster(call: Call) -> Answer:
     )
     if is_dry_run:
         return Answer(document=dry_run_document(report))
-    if _is_name_taken(call, request.name):
-        raise refusal("CLUSTER_NAME_TAKEN", request.name)
     if not report.ok:
         raise _refuse_registration(report)
     try:

@@ -56,12 +56,9 @@ def test_registration_is_judged_before_anything_is_stored(service: Any) -> None:
     named = [row["field"] for row in bad.json()["badRequestDetail"]["fields"]]
     assert named == ["name", "uri", "headPort", "path"]
     nobody_there = {"name": "Far", "uri": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=300"}
-    dry = service.call("POST", address, json={**nobody_there, "dryRun": True}).json()
-    assert (dry["dryRun"], dry["ok"]) == (True, False)
-    assert any(not check["ok"] for check in dry["checks"])
     answer = service.call("POST", address, json=nobody_there)
     assert refused(answer) == (409, "REGISTRATION_REFUSED")
-    assert answer.json()["checks"] == dry["checks"]
+    assert any(not check["ok"] and check["what"] for check in answer.json()["checks"])
     taken = service.call("POST", address, json={**nobody_there, "name": "Cluster0"})
     assert refused(taken) == (409, "CLUSTER_NAME_TAKEN")
     assert service.call("GET", f"{address}/Far").status_code == 404

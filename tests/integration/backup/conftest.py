@@ -1,0 +1,304 @@
+"""An installation without its API: catalog on a real mongod, worker in this process, heads in real replica sets."""
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from ebbtide import crash_points
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.registration import (
+    RegistrationReport,
+    RegistrationRequest,
+    check_registration,
+    register_cluster,
+    remove_cluster,
+)
+from ebbtide.backup.requesting import request_snapshot
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import SystemClock
+from ebbtide.data_directory import DataDirectory
+from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
+from ebbtide.domain.event import Event
+from ebbtide.domain.group import Group
+from ebbtide.domain.ids import GroupId, new_id
+from ebbtide.domain.progress import NoProgress
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.repository.manifest import Manifest
+from ebbtide.repository.materialise import materialise
+from ebbtide.repository.repository import Repository, never_cancelled
+from ebbtide.sealing import ServiceKey
+from ebbtide.serve.catalog_mongod import start_catalog
+from ebbtide.settings import resolve_settings
+from ebbtide.storage.directory import DirectoryStorage
+from ebbtide.testing import workload
+from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.worker.worker import Worker
+
+Document = dict[str, Any]
+
+REACH_SECONDS = 12.0
+"""How long members may take to reach a head here: a heartbeat that nobody answers is given up after 10 s."""
+
+
+@dataclass
+class Installation:
+    """What a user has, and what a test asks of it."""
+
+    context: BackupContext
+    group: Group
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.context.catalog
+
+    def wait_until(self, condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "") -> Any:
+        """The first true answer of `condition`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = condition()
+            if answer:
+                return answer
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds:.0f} s: {what or condition}")
+            time.sleep(0.05)
+
+    # --- the worker -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def working(self) -> Iterator[Worker]:
+        """A worker in a thread, for the length of the block."""
+        worker = Worker(replace(self.context, worker_id=new_id()))
+        thread = threading.Thread(target=worker.run, name="worker")
+        thread.start()
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            thread.join(40)
+            if thread.is_alive():
+                raise AssertionError("the worker did not stop")
+
+    # --- clusters -------------------------------------------------------------------------------------------------
+
+    def request(self, lab: ReplicaSetLab, name: str = "shop", **changes: Any) -> RegistrationRequest:
+        values: Document = {"name": name, "uri": lab.uri}
+        if lab.keyfile_path is not None:
+            values |= {
+                "username": lab.backup_username,
+                "password": lab.backup_password,
+                "keyfile": lab.keyfile_path.read_text(),
+            }
+        return RegistrationRequest(**(values | changes))
+
+    def check(self, request: RegistrationRequest) -> RegistrationReport:
+        return check_registration(
+            request,
+            settings=self.context.settings,
+            catalog=self.catalog,
+            group_id=self.group.id,
+            data_dir=self.context.directory.root,
+        )
+
+    def register(self, lab: ReplicaSetLab, name: str = "shop", **changes: Any) -> Cluster:
+        request = self.request(lab, name, **changes)
+        return register_cluster(
+            request,
+            self.check(request),
+            catalog=self.catalog,
+            service_key=self.context.service_key,
+            clock=self.context.clock,
+            group_id=self.group.id,
+            actor="test",
+        )
+
+    def register_and_follow(self, lab: ReplicaSetLab, name: str = "shop", **changes: Any) -> Cluster:
+        cluster = self.register(lab, name, **changes)
+        self.wait_for_head(cluster, HeadState.FOLLOWING)
+        return cluster
+
+    def cluster(self, cluster: Cluster) -> Cluster:
+        found = self.catalog.clusters.find(cluster.id)
+        if found is None:
+            raise LookupError(cluster.name)
+        return found
+
+    def head(self, cluster: Cluster) -> Head:
+        found = self.catalog.heads.find(cluster.id)
+        if found is None:
+            raise LookupError(cluster.name)
+        return found
+
+    def wait_for_head(self, cluster: Cluster, *states: HeadState, seconds: float = 60.0) -> Head:
+        """The head, once it is in one of `states`; a head that failed meanwhile is told at once."""
+
+        def in_state() -> Head | None:
+            head = self.catalog.heads.find(cluster.id)
+            if head is None or head.state in states:
+                return head
+            if head.state is HeadState.FAILED:
+                raise AssertionError(head.message)
+            return None
+
+        found: Head = self.wait_until(in_state, seconds=seconds, what=f"head {states}")
+        return found
+
+    def head_process(self, cluster: Cluster) -> MongodProcess | None:
+        return MongodProcess.find_running(self.context.head_directory(cluster) / "mongod.json")
+
+    @contextmanager
+    def head_client(self, cluster: Cluster, **options: Any) -> Iterator["MongoClient[Document]"]:
+        """The head, alone, as the user that the cluster was registered with."""
+        client = self.context.access(cluster).head_client()
+        with client:
+            yield client
+
+    def remove(self, cluster: Cluster, *, seconds: float = 60.0) -> None:
+        """Remove the cluster, and wait until its head has left. Needs a worker."""
+        remove_cluster(self.cluster(cluster), catalog=self.catalog, clock=self.context.clock, actor="test")
+        self.wait_until(
+            lambda: self.cluster(cluster).state is ClusterState.REMOVED, seconds=seconds, what="removed"
+        )
+
+    def remove_all(self) -> None:
+        """Remove every cluster, with a worker of its own if none runs: nothing of ours stays in a lab."""
+        if not self.catalog.clusters.list_live():
+            return
+        with self.working():
+            for cluster in self.catalog.clusters.list_live():
+                self.remove(cluster)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    def request_snapshot(self, cluster: Cluster) -> Snapshot:
+        return request_snapshot(
+            self.cluster(cluster), catalog=self.catalog, clock=self.context.clock, actor="test"
+        )
+
+    def wait_for_snapshot(self, snapshot: Snapshot, *, seconds: float = 60.0) -> Snapshot:
+        """The snapshot once it is complete. A failed one is told at once."""
+
+        def complete() -> Snapshot | None:
+            found = self.catalog.snapshots.find(snapshot.id)
+            if found is not None and found.state is SnapshotState.FAILED:
+                raise AssertionError(found.error)
+            return found if found is not None and found.state is SnapshotState.COMPLETE else None
+
+        done: Snapshot = self.wait_until(complete, seconds=seconds, what="the snapshot")
+        return done
+
+    def take_snapshot(self, cluster: Cluster) -> Snapshot:
+        return self.wait_for_snapshot(self.request_snapshot(cluster))
+
+    def manifest(self, snapshot: Snapshot) -> Manifest:
+        store = self.context.repository.replica_set(snapshot.cluster_id, snapshot.replica_set_name)
+        return store.load_manifest(snapshot.id)
+
+    def materialise(self, snapshot: Snapshot, target: Path) -> None:
+        store = self.context.repository.replica_set(snapshot.cluster_id, snapshot.replica_set_name)
+        materialise(
+            store,
+            store.load_manifest(snapshot.id),
+            target,
+            threads=2,
+            progress=NoProgress(),
+            check_cancelled=never_cancelled,
+        )
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def events(self, cluster: Cluster, kind: str | None = None) -> list[Event]:
+        """Oldest first."""
+        found = self.catalog.events.page(self.group.id, cluster_id=cluster.id, skip=0, limit=500)
+        return [event for event in reversed(found) if kind is None or event.kind == kind]
+
+
+@pytest.fixture(scope="session")
+def shared_installation(mongod_binary: Path) -> Iterator[Installation]:
+    # A short path: the catalog listens on a Unix socket below it.
+    root = Path(tempfile.mkdtemp(prefix="ebb-"))
+    directory = DataDirectory.at(root)
+    directory.prepare()
+    settings = resolve_settings(
+        flags={
+            "mongod": str(mongod_binary),
+            "head.cache_gb": 0.25,
+            "head.reach_seconds": REACH_SECONDS,
+            "worker.threads": 2,
+            "snapshot.lock_warn_seconds": 3.0,
+        },
+        environment={},
+        file=None,
+    )
+    catalog_mongod = start_catalog(directory, settings)
+    catalog = Catalog.connect(directory.catalog_uri(settings))
+    try:
+        catalog.prepare()
+        clock = SystemClock()
+        group = Group(id=GroupId(new_id()), name="test", created=clock.now())
+        catalog.groups.insert(group)
+        context = BackupContext(
+            settings=settings,
+            directory=directory,
+            catalog=catalog,
+            service_key=ServiceKey.load_or_create(directory.service_key_file(settings)),
+            clock=clock,
+            repository=Repository.create(DirectoryStorage(directory.repository(settings)), now=clock.now()),
+            worker_id=new_id(),
+        )
+        yield Installation(context=context, group=group)
+    finally:
+        catalog.close()
+        catalog_mongod.stop()
+        for identity in directory.heads.glob("*/mongod.json"):
+            left_over = MongodProcess.find_running(identity)
+            if left_over is not None:
+                left_over.kill()
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def followed(shared_installation: Installation, shared_lab: ReplicaSetLab) -> Iterator[Cluster]:
+    """The lab with a small workload in it, followed by a head, with a worker at work; for all tests of a module."""
+    shared_lab.reset()
+    with shared_lab.client() as client:
+        workload.load(client, seed=11, scale=0.05)
+    with shared_installation.working():
+        cluster = shared_installation.register_and_follow(shared_lab)
+        yield cluster
+        shared_installation.remove(cluster)
+
+
+@pytest.fixture
+def at_point() -> Iterator[Callable[[str, Callable[[], None]], None]]:
+    """`at_point(name, action)`: do `action` once, when a durable step is reached in this process."""
+    actions: dict[str, list[Callable[[], None]]] = {}
+
+    def reached(name: str) -> None:
+        waiting = actions.get(name, [])
+        if waiting:
+            waiting.pop(0)()
+
+    def add(name: str, action: Callable[[], None]) -> None:
+        actions.setdefault(name, []).append(action)
+
+    crash_points.arm(reached)
+    yield add
+    crash_points.arm(None)
+
+
+@pytest.fixture
+def installation(shared_installation: Installation) -> Iterator[Installation]:
+    """An installation in which nothing is registered; whatever a test registers is removed after it."""
+    yield shared_installation
+    shared_installation.remove_all()

@@ -11,7 +11,8 @@ from ebbtide.domain.progress import NoProgress
 from ebbtide.repository.manifest import FileEntry, Manifest, ManifestKind
 from ebbtide.repository.materialise import materialise
 from ebbtide.repository.repository import ReplicaSetStore, Repository
-from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
+from ebbtide.repository.source import SourceFile, stat_file
+from ebbtide.repository.writer import StoredFiles, store_files
 from ebbtide.storage.protocol import Storage
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

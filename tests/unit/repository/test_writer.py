@@ -10,13 +10,14 @@ import pytest
 from ebbtide import crash_points
 from ebbtide.domain.progress import NoProgress
 from ebbtide.errors import IntegrityError, InvalidInput, JobCancelled, Refused, SnapshotUnusable, StorageFull
-from ebbtide.repository import writer
+from ebbtide.repository import source
 from ebbtide.repository.block import BLOCK_BYTES
 from ebbtide.repository.manifest import FileStat, ManifestKind
 from ebbtide.repository.recipe import STRETCH_BYTES
 from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.repository.source import SourceFile, is_unchanged, stat_file
 from ebbtide.repository.verify import verify_snapshot
-from ebbtide.repository.writer import SourceFile, is_unchanged, stat_file, store_files
+from ebbtide.repository.writer import store_files
 from ebbtide.testing.snapshots import (
     make_manifest,
     new_store,
@@ -151,7 +152,7 @@ def test_a_block_that_moved_within_its_file_is_found_again(store: ReplicaSetStor
 def test_the_index_of_blocks_by_hash_is_bounded(
     store: ReplicaSetStore, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "INDEXED_BLOCKS_MAX", 3)
+    monkeypatch.setattr(source, "INDEXED_BLOCKS_MAX", 3)
     blocks = [data(BLOCK_BYTES, seed) for seed in range(20)]
     write_tree(root, {"a.wt": b"".join(blocks)})
     first, _ = take(store, root, 1)

@@ -1,0 +1,231 @@
+"""Reading the files of a snapshot: which need no reading, and what is in the blocks of those that do.
+
+Everything here but the rule `is_unchanged` and `stat_file` runs in worker threads. A unit of work is some
+pieces of files, a few MiB together; reading it hashes every block and compresses those that the parent
+snapshot, or the file itself so far, does not have. Where new blocks go is decided in one thread (`writer`).
+
+Bound: a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.errors import IntegrityError, ObjectNotFound, SnapshotUnusable
+from ebbtide.repository.block import BLOCK_BYTES, block_count, block_id, encode_block, stored_crc
+from ebbtide.repository.manifest import FileEntry, FileStat, Stretch
+from ebbtide.repository.recipe import STRETCH_BYTES, BlockPlace
+from ebbtide.repository.repository import ReplicaSetStore
+
+MTIME_AGE_MIN_NS = 2_000_000_000
+"""How much older than its stat a file's mtime must be to prove anything: timestamps are as coarse as 2 s
+somewhere."""
+
+UNIT_BYTES = 4 * 1024 * 1024
+"""Plain bytes of one unit of work; it divides a stretch."""
+
+UNIT_PIECES_MAX = 64
+"""Small files of one unit: enough to make the hand-over to a thread cheap."""
+
+INDEXED_BLOCKS_MAX = 32 * 1024
+"""32,768 blocks are the first 2 GiB of the parent's file, and about 10 MB of memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file to store as `path` (relative POSIX). Only the first `stat.size_bytes` bytes are read: it may
+    grow.
+
+    `always_read`: never trust its stat. `may_vanish`: if it vanishes or shrinks, the snapshot goes without
+    it.
+    """
+
+    path: str
+    absolute: Path
+    stat: FileStat
+    always_read: bool = False
+    may_vanish: bool = False
+
+
+def stat_file(path: Path) -> FileStat:
+    """What the filesystem says about `path` now."""
+    stated_at_ns = time.time_ns()
+    found = path.stat()
+    return FileStat(
+        size_bytes=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        ctime_ns=found.st_ctime_ns,
+        inode=found.st_ino,
+        stated_at_ns=stated_at_ns,
+    )
+
+
+def is_unchanged(*, now: FileStat, parent: FileStat) -> bool:
+    """Whether a file with stat `now` has the bytes that were stored when it had stat `parent`.
+
+    Only if size, mtime, ctime and inode are equal, and that mtime was at least 2 s old at the parent's stat:
+    a file written to again within the timestamp's grain would look the same.
+    """
+    same = (now.size_bytes, now.mtime_ns, now.ctime_ns, now.inode) == (
+        parent.size_bytes,
+        parent.mtime_ns,
+        parent.ctime_ns,
+        parent.inode,
+    )
+    return same and parent.stated_at_ns - parent.mtime_ns >= MTIME_AGE_MIN_NS
+
+
+class ReadBlock(NamedTuple):
+    """A block that was read: already stored at `place`, or new with its `stored` bytes."""
+
+    id: bytes
+    place: BlockPlace | None
+    stored: bytes
+    crc: int
+
+
+class ReadFile:
+    """One file being read. The workers look blocks up; only the calling thread adds to `known` and to the
+    lists."""
+
+    def __init__(
+        self,
+        source: SourceFile,
+        parent_entry: FileEntry | None,
+        store: ReplicaSetStore,
+        parent_id: SnapshotId | None,
+    ) -> None:
+        self.source = source
+        self.parent_entry = parent_entry
+        self.seems_unchanged = False
+        self.gone = False
+        self.known: dict[bytes, BlockPlace] = {}
+        self.stretches: list[Stretch] = []
+        self.block_ids: list[bytes] = []
+        self.places: list[BlockPlace] = []
+        self.damaged: set[str] = set()
+        self._store = store
+        self._parent_id = parent_id
+        self._lock = threading.Lock()
+        self._indexed = False
+        self._parent_stretches: dict[int, dict[int, tuple[bytes, BlockPlace]]] = {}
+
+    def parent_blocks(self, stretch_index: int) -> dict[int, tuple[bytes, BlockPlace]]:
+        """Id and place of the parent's blocks in that stretch, by index in it; empty if the parent has
+        none."""
+        with self._lock:
+            if not self._indexed:
+                self._index_parent()
+                self._indexed = True
+            if stretch_index not in self._parent_stretches:
+                self._parent_stretches[stretch_index] = self._load(stretch_index)
+            return self._parent_stretches[stretch_index]
+
+    def forget_parent_blocks(self, stretch_index: int) -> None:
+        with self._lock:
+            self._parent_stretches.pop(stretch_index, None)
+
+    def index(self, known_id: bytes, place: BlockPlace) -> None:
+        if len(self.known) < INDEXED_BLOCKS_MAX:
+            self.known.setdefault(known_id, place)
+
+    def _index_parent(self) -> None:
+        for stretch_index in range(len(self.parent_entry.stretches) if self.parent_entry else 0):
+            if len(self.known) >= INDEXED_BLOCKS_MAX:
+                return
+            for known_id, place in self._load(stretch_index).values():
+                self.index(known_id, place)
+
+    def _load(self, stretch_index: int) -> dict[int, tuple[bytes, BlockPlace]]:
+        if self.parent_entry is None or self._parent_id is None:
+            return {}
+        if stretch_index >= len(self.parent_entry.stretches):
+            return {}
+        try:
+            stretch = self.parent_entry.stretches[stretch_index]
+            recipe = self._store.load_recipe(stretch, snapshot_id=self._parent_id)
+        except (IntegrityError, ObjectNotFound) as error:
+            # The parent is damaged here; this snapshot need not be: it stores the blocks itself.
+            self.damaged.add(error.object_name)
+            return {}
+        return {index: (recipe.block_id(index), place) for index, place in enumerate(recipe.places())}
+
+
+class Piece(NamedTuple):
+    """`length` bytes of a file from `offset` on, within one stretch."""
+
+    file: ReadFile
+    offset: int
+    length: int
+
+    @property
+    def ends_stretch(self) -> bool:
+        end = self.offset + self.length
+        return end == self.file.source.stat.size_bytes or end % STRETCH_BYTES == 0
+
+
+def iter_units(files: Iterable[ReadFile]) -> Iterator[list[Piece]]:
+    """Units of work: pieces of at most UNIT_BYTES together, in file order."""
+    unit: list[Piece] = []
+    unit_bytes = 0
+    for file in files:
+        size = file.source.stat.size_bytes
+        for offset in range(0, size, UNIT_BYTES):
+            piece = Piece(file, offset, min(UNIT_BYTES, size - offset))
+            if unit and (unit_bytes + piece.length > UNIT_BYTES or len(unit) == UNIT_PIECES_MAX):
+                yield unit
+                unit, unit_bytes = [], 0
+            unit.append(piece)
+            unit_bytes += piece.length
+    if unit:
+        yield unit
+
+
+def read_unit(unit: list[Piece]) -> list[tuple[Piece, list[ReadBlock] | None]]:
+    """The blocks of each piece; None where the file is gone or too short. Runs in a worker thread."""
+    return [(piece, _read_piece(piece)) for piece in unit]
+
+
+def _read_piece(piece: Piece) -> list[ReadBlock] | None:
+    data = _read_file_range(piece)
+    if data is None:
+        return None
+    stretch_index, stretch_offset = divmod(piece.offset, STRETCH_BYTES)
+    same_place = piece.file.parent_blocks(stretch_index)
+    known = piece.file.known
+    first_block = stretch_offset // BLOCK_BYTES
+    view = memoryview(data)
+    blocks = []
+    for index in range(block_count(piece.length)):
+        plain = view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+        identity = block_id(plain)
+        parent_id, place = same_place.get(first_block + index, (b"", None))
+        if parent_id != identity:
+            place = known.get(identity)
+        stored = encode_block(plain) if place is None else b""
+        blocks.append(ReadBlock(identity, place, stored, stored_crc(stored)))
+    return blocks
+
+
+def _read_file_range(piece: Piece) -> bytes | None:
+    """The bytes of a piece, or None if the file is not there or ends before."""
+    path = piece.file.source.absolute
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(piece.offset)
+            parts = []
+            missing = piece.length
+            while missing and (part := file.read(missing)):
+                parts.append(part)
+                missing -= len(part)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SnapshotUnusable(f"{path} cannot be read: {error.strerror}") from error
+    if missing:
+        return None
+    return parts[0] if len(parts) == 1 else b"".join(parts)

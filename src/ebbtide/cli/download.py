@@ -189,6 +189,14 @@ def part_is_complete(path: Path, expected_bytes: int | None) -> bool:
         return False
 
 
+def part_has_begun(path: Path) -> bool:
+    """Whether some bytes of `path` came before."""
+    try:
+        return Path(f"{path}.part").stat().st_size > 0
+    except OSError:
+        return False
+
+
 def download_to_file(
     client: EbbtideClient,
     link: DownloadLink,

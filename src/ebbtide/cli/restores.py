@@ -213,8 +213,11 @@ def download(
             require_ready(progress)
         link = downloads.link_of(found, base_url=session.client.base_url)
         path = None if to == STDOUT else downloads.target_path(to, link.file_name)
-        # A link can die while all that is left to do is to compare a SHA-1.
-        if path is None or not downloads.part_is_complete(path, progress.get("archiveBytes")):
+        # A link can die while all that is left to do is to compare a SHA-1; and what an expiry broke off may be
+        # resumed for a while: the server decides that.
+        is_resumption = path is not None and downloads.part_has_begun(path)
+        has_all = path is not None and downloads.part_is_complete(path, progress.get("archiveBytes"))
+        if not has_all and not (is_resumption and progress.get("deliveryStatusName") == "EXPIRED"):
             require_ready(progress)
         result = _fetch(session, progress, link, path)
         _say_downloaded(session, progress, link, result)

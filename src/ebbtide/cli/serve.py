@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ebbtide.cli.profile import DEFAULT_PROFILE
 from ebbtide.data_directory import DataDirectory
 from ebbtide.logs import configure_logs
 from ebbtide.settings import Settings, resolve_settings
@@ -99,7 +100,7 @@ def serve(
     configure_logs(level=str(settings["log.level"]), style=str(settings["log.format"]))
     supervisor = Supervisor(data, settings, config_file=config)
     stop_on_signals(supervisor)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     on_terminal = sys.stdout.isatty()
     try:
         owner = supervisor.prepare(on_terminal=on_terminal)
@@ -113,8 +114,10 @@ def serve(
             console.print(
                 f"Owner key   {owner.public_key}\nPrivate key {owner.private_key}   (shown only now)"
             )
+            named = "" if owner.profile_name == DEFAULT_PROFILE else f" --profile {owner.profile_name}"
+            console.print(f"The command line knows it from {owner.written_to}.")
             console.print(
-                f"The command line knows it from {owner.written_to}. Next: ebbtide clusters add --help"
+                f"Next: ebbtide clusters add --help{named and '; there is another server in it: say' + named}"
             )
         elif owner is not None:
             console.print(f"The owner key is in {owner.written_to}")

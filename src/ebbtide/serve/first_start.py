@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebbtide.catalog.catalog import Catalog
-from ebbtide.cli.profile import profiles_path, write_profile
+from ebbtide.cli.profile import write_profile
 from ebbtide.clock import Clock, SystemClock
 from ebbtide.credentials import digest_ha1, new_api_key, new_private_key
 from ebbtide.data_directory import DataDirectory
@@ -32,12 +32,13 @@ LOOPBACK = ("127.0.0.1/32", "::1/128")
 
 @dataclass(frozen=True, kw_only=True)
 class OwnerKey:
-    """A new owner key; `written_to` is where the private key was written down."""
+    """A new owner key; `written_to` is where the private key was written down, as which profile if as one."""
 
     public_key: str
     private_key: str
     group_id: GroupId
     written_to: Path
+    profile_name: str | None
 
 
 def ensure_owner(
@@ -70,15 +71,16 @@ def ensure_owner(
     )
     group_id = groups[0].id
     if on_terminal:
-        written = profiles_path(os.environ)
-        write_profile(
+        profile = write_profile(
             base_url=base_url,
             public_key=key.public_key,
             private_key=private_key,
             group_id=group_id,
             environment=os.environ,
         )
+        written, profile_name = profile.path, profile.name
     else:
+        profile_name = None
         written = _write_key_file(
             directory, key.public_key, private_key, group_id=group_id, base_url=base_url
         )
@@ -90,7 +92,13 @@ def ensure_owner(
         kind="key.created",
         message=f"owner key {key.public_key} was created",
     )
-    return OwnerKey(public_key=key.public_key, private_key=private_key, group_id=group_id, written_to=written)
+    return OwnerKey(
+        public_key=key.public_key,
+        private_key=private_key,
+        group_id=group_id,
+        written_to=written,
+        profile_name=profile_name,
+    )
 
 
 def _entries(networks: Sequence[str], clock: Clock) -> tuple[AccessEntry, ...]:

@@ -1,0 +1,147 @@
+"""Kill the process that reaches each crash point, once each, and require that everything comes right by itself.
+
+One service and one replica set for all. The service is started anew now and then: the supervisor waits longer
+before each restart of a child that keeps dying, and those waits are not what is tested here.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient
+
+from ebbtide.crash_points import CRASH_POINTS
+from ebbtide.errors import EbbtideError
+from ebbtide.testing.service import Owner, RunningService
+
+CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
+SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
+RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
+DEATHS_MAX = 3
+
+
+class Shop:
+    """The one replica set under backup, and the killing of what backs it up."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.service = owner.service
+        self._deaths = 0
+
+    def crash(self, point: str, act: Callable[[], object]) -> None:
+        """Arm `point`, `act`, and wait until a process died of it. What `act` was answered is then not known."""
+        self.service.arm_crash(point)
+        try:
+            act()
+        except EbbtideError:
+            # The api itself may have died before it answered.
+            if not self.service.has_crashed():
+                raise
+        self.service.wait_until(self.service.has_crashed, f"crash point {point}")
+        self._deaths += 1
+
+    def calm_down(self) -> None:
+        """Start the service anew where its children died so often that the supervisor begins to wait."""
+        if self._deaths >= DEATHS_MAX:
+            self.service.terminate()
+            self.service.start()
+            self._deaths = 0
+        self.owner.wait_until_following()
+
+    def newest_snapshot(self) -> str:
+        return str(self.owner.client.list_snapshots(self.owner.group_id, self.owner.name)[0]["id"])
+
+    def any_snapshot(self) -> str:
+        """The newest snapshot; one is taken where there is none."""
+        listed = self.owner.client.list_snapshots(self.owner.group_id, self.owner.name)
+        return str((listed[0] if listed else self.owner.take_snapshot())["id"])
+
+    def newest_restore(self) -> str:
+        return str(self.owner.client.list_restore_jobs(self.owner.group_id, self.owner.name)[0]["id"])
+
+    def write(self) -> ObjectId:
+        """One more document in the set."""
+        with self.owner.lab.client(w="majority") as client:
+            return ObjectId(client.shop.things.insert_one({"text": "x" * 1000}).inserted_id)
+
+    def check_head_follows(self) -> None:
+        """The head is not locked, and what is written to the set reaches it."""
+        head = self.owner.cluster()["head"]
+        written = self.write()
+        connected: MongoClient[dict[str, Any]] = MongoClient(
+            head["host"], head["port"], directConnection=True, readPreference="secondary"
+        )
+        with connected as client:
+            assert not client.admin.command("currentOp").get("fsyncLock", False)
+            self.service.wait_until(
+                lambda: client.shop.things.find_one({"_id": written}), "a write to reach the head"
+            )
+        with self.service.catalog() as catalog:
+            assert [h.lock_job_id for h in catalog.heads.list_all() if h.state != "GONE"] == [None]
+
+    def addresses(self) -> list[str]:
+        with self.owner.lab.client() as client:
+            return [m["host"] for m in client.admin.command("replSetGetConfig")["config"]["members"]]
+
+
+@pytest.fixture(scope="module")
+def shop(new_service: Callable[..., RunningService], new_owner: Callable[[RunningService], Owner]) -> Shop:
+    return Shop(new_owner(new_service().start()))
+
+
+def test_every_crash_point_has_its_test() -> None:
+    assert sorted(CRASH_POINTS) == sorted(CLUSTER_POINTS + SNAPSHOT_POINTS + RESTORE_POINTS)
+
+
+def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:
+    owner = shop.owner
+    shop.crash("cluster.recorded", lambda: owner.client.add_cluster(owner.group_id, owner.registration()))
+    first = owner.wait_until_following()
+    address = f"{first['head']['host']}:{first['head']['port']}"
+    assert address in shop.addresses()
+
+    shop.crash("head.left", lambda: owner.client.remove_cluster(owner.group_id, owner.name))
+    shop.crash("head.files_removed", lambda: None)
+    owner.wait_until_removed()
+    assert [m.address for m in owner.lab.members] == shop.addresses()
+    assert list((shop.service.data / "heads").iterdir()) == []
+    assert shop.service.process_ids()["head"] == []
+
+    shop.crash("head.started", lambda: owner.client.add_cluster(owner.group_id, owner.registration()))
+    shop.crash("head.joined", lambda: None)
+    second = owner.wait_until_following()
+    assert second["id"] != first["id"]
+    assert len(shop.service.process_ids()["head"]) == 1
+    assert len(shop.addresses()) == 4
+    shop.check_head_follows()
+
+
+@pytest.mark.parametrize("point", SNAPSHOT_POINTS)
+def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
+    shop.calm_down()
+    shop.write()
+
+    shop.crash(point, shop.owner.start_snapshot)
+    snapshot_id = shop.service.wait_until(shop.newest_snapshot, "the snapshot to be listed")
+    shop.owner.wait_for_snapshot(snapshot_id)
+
+    shop.check_head_follows()
+    assert shop.owner.damage() == []
+
+
+@pytest.mark.parametrize("point", RESTORE_POINTS)
+def test_a_restore_job_finishes_after_a_crash(shop: Shop, point: str) -> None:
+    shop.calm_down()
+    snapshot_id = shop.any_snapshot()
+
+    shop.crash(point, lambda: shop.owner.start_restore(snapshot_id))
+    job_id = shop.service.wait_until(shop.newest_restore, "the restore job to be listed")
+    job = shop.owner.wait_until_ready(job_id)
+    archive = shop.owner.download(job)
+    shop.owner.wait_until_hashed(job_id)
+
+    assert len(archive) == shop.owner.restore_progress(job_id)["archiveBytes"]
+    found = shop.owner.restore_job(job_id)
+    assert found["statusName"] == "FINISHED"
+    assert found["hashes"][0]["hash"]

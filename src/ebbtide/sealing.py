@@ -68,6 +68,12 @@ class ServiceKey:
             pass
         finally:
             temporary.unlink()
+        # Before anything is sealed: a key that a power cut takes back would leave secrets that nobody can open.
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
         return cls(path.read_bytes())
 
     def seal(self, secret: bytes, *, record_id: str) -> Sealed:
@@ -85,5 +91,6 @@ class ServiceKey:
             )
         try:
             return self._cipher.decrypt(sealed.nonce, sealed.ciphertext, record_id.encode())
-        except InvalidTag:
+        except (InvalidTag, ValueError):
+            # ValueError: a nonce of a length that the cipher does not take.
             raise SealBroken("a sealed secret was changed or moved to another record") from None

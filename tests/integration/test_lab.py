@@ -15,7 +15,8 @@ from pymongo.errors import OperationFailure
 
 from ebbtide.mongod.options import MongodOptions, Tcp, UnixSocket
 from ebbtide.mongod.ports import free_port
-from ebbtide.mongod.process import MongodProcess, process_start_ticks
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.processes import process_start_ticks
 from ebbtide.testing import workload
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import BACKUP_ROLES, SERVER_DATABASES, ReplicaSetLab, sweep_dead_labs

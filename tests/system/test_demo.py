@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ebbtide.mongod.process import process_start_ticks
+from ebbtide.processes import process_start_ticks
 
 ONCE_FIELDS = {
     "ok": bool,

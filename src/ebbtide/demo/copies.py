@@ -15,7 +15,8 @@ from pymongo.errors import PyMongoError
 from ebbtide.errors import EbbtideError
 from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.ports import free_port
-from ebbtide.mongod.process import MongodProcess, dies_with_parent
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.processes import dies_with_parent
 from ebbtide.restore.restore_info import RESTORE_INFO_NAME
 
 READY_SECONDS = 60.0

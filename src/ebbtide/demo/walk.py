@@ -31,7 +31,7 @@ from ebbtide.demo.copies import hash_advanced, start_plainly
 from ebbtide.demo.place import DemoPlace
 from ebbtide.errors import EbbtideError, JobFailed
 from ebbtide.mongod.ports import free_port
-from ebbtide.mongod.process import dies_with_parent
+from ebbtide.processes import dies_with_parent
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
 from ebbtide.testing.workload import BackgroundWorkload, load

@@ -15,21 +15,14 @@ process that has this binary and this dbpath. An identity file whose process is 
 Threads: all methods may be called from any thread.
 """
 
-import ctypes
-import errno
-import itertools
-import json
 import os
 import re
-import select
 import signal
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -39,6 +32,15 @@ from pymongo.errors import PyMongoError
 
 from ebbtide.errors import InvalidInput, MongodError, MongodStartFailed
 from ebbtide.mongod.binary import mongod_version
+from ebbtide.mongod.identity import (
+    MongodIdentity,
+    find_by_dbpath,
+    has_ended,
+    is_alive,
+    load_identity,
+    proven_descriptor,
+    save_identity,
+)
 from ebbtide.mongod.options import (
     Listen,
     MongodOptions,
@@ -46,15 +48,13 @@ from ebbtide.mongod.options import (
     UnixSocket,
     connect_host,
     connection_uri,
-    options_from_document,
-    options_to_document,
     render_arguments,
 )
 from ebbtide.mongod.ports import is_bindable
+from ebbtide.processes import current_boot_id, dies_with_parent, read_stat
 
 Document = dict[str, Any]
 
-IDENTITY_FORMAT = 1
 STOP_SECONDS = 20.0
 KILL_SECONDS = 10.0
 """How long the kernel may take to end a killed process (it may be deep in a disk write)."""
@@ -62,11 +62,8 @@ KILL_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _LOG_TAIL_BYTES = 64 * 1024
 _LOG_LINE_LENGTH_MAX = 400
-_PR_SET_PDEATHSIG = 1
 # A mongod that cannot use a keyfile quotes its contents in its log (6.0.5); ours must not quote them on.
 _KEYFILE_TEXT = re.compile(r"(in key file [^:]*: ).*")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class StopOutcome(StrEnum):
@@ -75,18 +72,6 @@ class StopOutcome(StrEnum):
     NOT_RUNNING = "NOT_RUNNING"  # it was gone before it was asked
     STOPPED = "STOPPED"  # it shut down by itself, when asked
     KILLED = "KILLED"  # it did not end in time and was killed
-
-
-@dataclass(frozen=True, kw_only=True)
-class MongodIdentity:
-    """What proves that a pid is a certain mongod. `start_ticks` are clock ticks from boot to the process's start."""
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-    binary: Path
-    version: str
-    options: MongodOptions
 
 
 class MongodProcess:
@@ -161,9 +146,9 @@ class MongodProcess:
         _prepare_directories(options, identity_path)
         _check_listen(options.listen)
         nobody = MongodIdentity(
-            pid=0, start_ticks=0, boot_id=_boot_id(), binary=binary, version=version, options=options
+            pid=0, start_ticks=0, boot_id=current_boot_id(), binary=binary, version=version, options=options
         )
-        _save_identity(identity_path, nobody)
+        save_identity(identity_path, nobody)
         log = os.open(options.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             log_start_bytes = os.fstat(log).st_size
@@ -188,7 +173,7 @@ class MongodProcess:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, child.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
         # Our child cannot be reaped by anyone else, so its /proc entry is there even if it has ended.
-        state = _read_stat(child.pid)
+        state = read_stat(child.pid)
         identity = MongodIdentity(
             pid=child.pid,
             start_ticks=state.start_ticks if state else 0,
@@ -197,7 +182,7 @@ class MongodProcess:
             version=version,
             options=options,
         )
-        _save_identity(identity_path, identity)
+        save_identity(identity_path, identity)
         return cls(identity, identity_path=identity_path, child=child, log_start_bytes=log_start_bytes)
 
     @classmethod
@@ -206,12 +191,12 @@ class MongodProcess:
 
         An identity file whose process is gone, or that cannot be read as one, is removed.
         """
-        identity = _load_identity(identity_path)
+        identity = load_identity(identity_path)
         if identity is not None and identity.pid == 0:
-            identity = _find_by_dbpath(identity)
+            identity = find_by_dbpath(identity)
             if identity is not None:
-                _save_identity(identity_path, identity)
-        if identity is None or not _is_alive(identity):
+                save_identity(identity_path, identity)
+        if identity is None or not is_alive(identity):
             identity_path.unlink(missing_ok=True)
             return None
         return cls(identity, identity_path=identity_path)
@@ -251,7 +236,7 @@ class MongodProcess:
         """Whether the process lives; a zombie does not."""
         if self._child is not None:
             return self._child.poll() is None
-        return _is_alive(self.identity)
+        return is_alive(self.identity)
 
     def wait_until_ready(self, *, ready_seconds: float = 30.0) -> Document:
         """The answer to `hello`, as soon as there is one.
@@ -272,8 +257,8 @@ class MongodProcess:
 
     def wait(self, *, timeout_seconds: float) -> bool:
         """Wait until the process has ended; whether it has."""
-        with _proven_descriptor(self.identity) as descriptor:
-            if descriptor is not None and not _has_ended(descriptor, timeout_seconds=timeout_seconds):
+        with proven_descriptor(self.identity) as descriptor:
+            if descriptor is not None and not has_ended(descriptor, timeout_seconds=timeout_seconds):
                 return False
         if self._child is not None:
             # It is a zombie now: this returns at once.
@@ -322,8 +307,8 @@ class MongodProcess:
 
     def _signal(self, number: signal.Signals) -> bool:
         """Send a signal; False if the process is gone."""
-        with _proven_descriptor(self.identity) as descriptor:
-            if descriptor is None or _has_ended(descriptor, timeout_seconds=0):
+        with proven_descriptor(self.identity) as descriptor:
+            if descriptor is None or has_ended(descriptor, timeout_seconds=0):
                 return False
             try:
                 signal.pidfd_send_signal(descriptor, number)
@@ -333,7 +318,7 @@ class MongodProcess:
 
     def _remove_identity(self) -> None:
         """Remove the identity file, unless a later mongod has put its own there."""
-        found = _load_identity(self.identity_path)
+        found = load_identity(self.identity_path)
         if found is None or (found.pid, found.start_ticks) == (self.pid, self.identity.start_ticks):
             self.identity_path.unlink(missing_ok=True)
 
@@ -342,155 +327,6 @@ class MongodProcess:
         return MongodStartFailed(
             f"mongod on {self.dbpath} {what}; the last lines of its log {self.options.log_path}:\n{tail}"
         )
-
-
-# --- identity -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProcessStat:
-    """From /proc/PID/stat: the state letter, and when the process began in clock ticks since boot."""
-
-    state: str
-    start_ticks: int
-
-
-def parse_stat(text: str) -> ProcessStat:
-    """The fields of /proc/PID/stat that we use. Raises ValueError or IndexError for another shape."""
-    # The second field is the command in parentheses, and may itself hold spaces and parentheses.
-    fields = text.rpartition(")")[2].split()
-    return ProcessStat(state=fields[0], start_ticks=int(fields[19]))
-
-
-def current_boot_id() -> str:
-    """The kernel's name for the time since the machine started."""
-    return _boot_id()
-
-
-def process_start_ticks(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; None if there is none, or it is a zombie."""
-    found = _read_stat(pid)
-    return None if found is None or found.state in "ZX" else found.start_ticks
-
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text().strip()
-
-
-def _read_stat(pid: int) -> ProcessStat | None:
-    try:
-        return parse_stat(Path(f"/proc/{pid}/stat").read_text())
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _is_alive(identity: MongodIdentity) -> bool:
-    """Whether the pid is that very process, and it has not ended; one that only waits to be reaped has."""
-    with _proven_descriptor(identity) as descriptor:
-        return descriptor is not None and not _has_ended(descriptor, timeout_seconds=0)
-
-
-def _has_ended(descriptor: int, *, timeout_seconds: float) -> bool:
-    """Whether all threads of a process have ended within the time.
-
-    /proc does not tell: it calls a process a zombie as soon as its first thread has ended, while others may still
-    be writing and holding the lock of the data directory.
-    """
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(max(0.0, timeout_seconds) * 1000))
-
-
-def _is_same_process(identity: MongodIdentity) -> bool:
-    found = _read_stat(identity.pid)
-    if found is None or identity.boot_id != _boot_id() or found.start_ticks != identity.start_ticks:
-        return False
-    # A process that is ending has no command line any more.
-    return found.state in "ZX" or _has_dbpath(identity.pid, identity.options.dbpath)
-
-
-def _has_dbpath(pid: int, dbpath: Path) -> bool:
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    wanted = os.fsencode(dbpath)
-    return any(a == b"--dbpath" and b == wanted for a, b in itertools.pairwise(arguments))
-
-
-def _find_by_dbpath(identity: MongodIdentity) -> MongodIdentity | None:
-    """The identity completed with the process that has its binary and its dbpath, if there is one of ours."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        pid = int(entry.name)
-        try:
-            is_ours = entry.stat().st_uid == os.getuid() and (entry / "exe").samefile(identity.binary)
-        except OSError:
-            continue
-        ticks = process_start_ticks(pid)
-        if is_ours and ticks is not None and _has_dbpath(pid, identity.options.dbpath):
-            return MongodIdentity(
-                pid=pid,
-                start_ticks=ticks,
-                boot_id=_boot_id(),
-                binary=identity.binary,
-                version=identity.version,
-                options=identity.options,
-            )
-    return None
-
-
-@contextmanager
-def _proven_descriptor(identity: MongodIdentity) -> Iterator[int | None]:
-    """A pidfd of the process, which may have ended, or None if it is gone. Proven after opening, so it cannot mean another process."""
-    try:
-        descriptor = os.pidfd_open(identity.pid)
-    except OSError as error:
-        # EINVAL is for a pid that no process can have.
-        if error.errno not in (errno.ESRCH, errno.EINVAL):
-            raise
-        yield None
-        return
-    try:
-        yield descriptor if _is_same_process(identity) else None
-    finally:
-        os.close(descriptor)
-
-
-def _save_identity(path: Path, identity: MongodIdentity) -> None:
-    document = {
-        "format": IDENTITY_FORMAT,
-        "pid": identity.pid,
-        "start_ticks": identity.start_ticks,
-        "boot_id": identity.boot_id,
-        "binary": str(identity.binary),
-        "version": identity.version,
-        "options": options_to_document(identity.options),
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(document, file, indent=1)
-    # No fsync: after a power cut no process is left that the file could describe.
-    temporary.replace(path)
-
-
-def _load_identity(path: Path) -> MongodIdentity | None:
-    try:
-        document = json.loads(path.read_text())
-        if document["format"] != IDENTITY_FORMAT:
-            return None
-        return MongodIdentity(
-            pid=int(document["pid"]),
-            start_ticks=int(document["start_ticks"]),
-            boot_id=str(document["boot_id"]),
-            binary=Path(document["binary"]),
-            version=str(document["version"]),
-            options=options_from_document(document["options"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, InvalidInput):
-        return None
 
 
 # --- starting -----------------------------------------------------------------------------------------------------
@@ -522,17 +358,6 @@ def _check_listen(listen: Listen) -> None:
                     f"mongod cannot listen on {host}:{port}",
                     hint="the port is taken, or the host is not this machine",
                 )
-
-
-def dies_with_parent(parent_pid: int) -> Callable[[], None]:
-    """What the child does before it becomes mongod. Nothing in it may take a lock: other threads are gone."""
-
-    def ask_kernel() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-    return ask_kernel
 
 
 def _is_listening(listen: Listen) -> bool:

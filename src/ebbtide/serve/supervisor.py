@@ -30,7 +30,8 @@ from ebbtide.clock import SystemClock
 from ebbtide.data_directory import DataDirectory
 from ebbtide.errors import MongodError, NotFound, Refused
 from ebbtide.listen import external_url, resolve_listen
-from ebbtide.mongod.process import MongodProcess, dies_with_parent
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.processes import dies_with_parent
 from ebbtide.repository.repository import Repository
 from ebbtide.sealing import ServiceKey
 from ebbtide.serve.catalog_mongod import start_catalog

@@ -35,7 +35,8 @@ from pymongo.errors import AutoReconnect, PyMongoError
 from ebbtide.errors import MongodError, Refused
 from ebbtide.mongod.options import MongodOptions, ParameterValue, Tcp
 from ebbtide.mongod.ports import free_port
-from ebbtide.mongod.process import MongodProcess, current_boot_id, process_start_ticks
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.processes import current_boot_id, process_start_ticks
 
 Document = dict[str, Any]
 T = TypeVar("T")

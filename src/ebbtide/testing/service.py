@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pymongo import MongoClient
+
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.cli.client import EbbtideClient
 from ebbtide.cli.profile import Connection
@@ -32,7 +34,7 @@ from ebbtide.domain.ids import ClusterId, SnapshotId
 from ebbtide.domain.progress import NoProgress
 from ebbtide.errors import EbbtideError
 from ebbtide.mongod.ports import free_port
-from ebbtide.mongod.process import dies_with_parent, process_start_ticks
+from ebbtide.processes import dies_with_parent, process_start_ticks
 from ebbtide.repository.repository import ReplicaSetStore, Repository, never_cancelled
 from ebbtide.repository.verify import Finding, verify_snapshot
 from ebbtide.settings import resolve_settings
@@ -217,30 +219,51 @@ class RunningService:
 
     def kill(self, role: str) -> int:
         """SIGKILL the one process of a role, and wait until it has ended; its pid. Raises LookupError."""
+        pid = self.process_id(role)
+        if not self._kill(pid, role):
+            raise LookupError(f"the process of role {role} has ended by itself")
+        return pid
+
+    def send(self, role: str, number: signal.Signals) -> int:
+        """Send a signal (SIGSTOP, SIGCONT, SIGTERM) to the one process of a role; its pid. Raises LookupError."""
+        pid = self.process_id(role)
+        with self._proven(pid, role) as descriptor:
+            if descriptor is None:
+                raise LookupError(f"the process of role {role} has ended by itself")
+            signal.pidfd_send_signal(descriptor, number)
+        return pid
+
+    def process_id(self, role: str) -> int:
+        """The pid of the one process of a role. Raises LookupError where there is none, or more."""
         pids = self.process_ids()[role]
         if len(pids) != 1:
             raise LookupError(f"there are {len(pids)} processes of role {role}")
-        if not self._kill(pids[0], role):
-            raise LookupError(f"the process of role {role} has ended by itself")
         return pids[0]
 
     def _kill(self, pid: int, role: str) -> bool:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return False
-        try:
-            # Proven after opening: the descriptor cannot come to mean another process.
-            if self._role_of(pid) != role:
+        with self._proven(pid, role) as descriptor:
+            if descriptor is None:
                 return False
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            try:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            except ProcessLookupError:
+                return False
             if self._process is not None and self._process.pid == pid:
                 self._process.wait(STOP_SECONDS)
             poller = select.poll()
             poller.register(descriptor, select.POLLIN)
             return bool(poller.poll(STOP_SECONDS * 1000))
+
+    @contextmanager
+    def _proven(self, pid: int, role: str) -> Iterator[int | None]:
+        """A pidfd of a process of ours, or None. Proven after opening: it cannot come to mean another process."""
+        try:
+            descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
-            return False
+            yield None
+            return
+        try:
+            yield descriptor if self._role_of(pid) == role else None
         finally:
             os.close(descriptor)
 
@@ -401,6 +424,40 @@ class Owner:
         header = {delivery["authHeader"]: f"{delivery['authBearer']} {delivery['authValue']}"}
         with self.client.open_download(delivery["urlV2"], header) as response:
             return response.read()
+
+    # The head
+
+    @contextmanager
+    def head_client(self) -> Iterator["MongoClient[Document]"]:
+        """A client to the head alone, as root."""
+        head = self.cluster()["head"]
+        client: MongoClient[Document] = MongoClient(
+            head["host"],
+            head["port"],
+            directConnection=True,
+            readPreference="secondary",
+            username=self.lab.root_username,
+            password=self.lab.root_password,
+        )
+        with client:
+            yield client
+
+    def is_head_locked(self) -> bool:
+        with self.head_client() as client:
+            return bool(client.admin.command("currentOp").get("fsyncLock", False))
+
+    def write(self) -> Any:
+        """Write one more document to the set; its id."""
+        with self.lab.client(w="majority") as client:
+            return client.shop.things.insert_one({"text": "x" * 1000}).inserted_id
+
+    def wait_until_written_to_head(self) -> None:
+        """Write to the set, and wait until that has reached the head."""
+        written = self.write()
+        with self.head_client() as client:
+            self.service.wait_until(
+                lambda: client.shop.things.find_one({"_id": written}), "a write to reach the head"
+            )
 
     def events(self) -> list[Document]:
         return self.client.list_events(self.group_id, cluster=None, limit=500)

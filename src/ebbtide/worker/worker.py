@@ -28,7 +28,7 @@ from ebbtide.domain.job import Job, JobKind
 from ebbtide.domain.restore_job import RestoreEvent
 from ebbtide.errors import EbbtideError
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
-from ebbtide.mongod.process import current_boot_id, process_start_ticks
+from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
 

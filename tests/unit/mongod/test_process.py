@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ebbtide.mongod.identity import MongodIdentity
 from ebbtide.mongod.options import MongodOptions, UnixSocket, options_to_document
-from ebbtide.mongod.process import (
-    MongodIdentity,
-    MongodProcess,
-    current_boot_id,
-    parse_stat,
-    process_start_ticks,
-)
+from ebbtide.mongod.process import MongodProcess
+from ebbtide.processes import current_boot_id, parse_stat, process_start_ticks
 
 
 def identity_of_this_process(directory: Path, **changes: object) -> Path:

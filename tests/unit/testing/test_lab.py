@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ebbtide.errors import Refused
-from ebbtide.mongod.process import current_boot_id, process_start_ticks
+from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.testing.lab import ReplicaSetLab, default_base_directory, sweep_dead_labs
 
 THIS_PROCESS = {

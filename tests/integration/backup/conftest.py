@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Installation:
 
     context: BackupContext
     group: Group
-    workers: list[Worker] = field(default_factory=list)
 
     @property
     def catalog(self) -> Catalog:
@@ -157,7 +156,7 @@ class Installation:
         return MongodProcess.find_running(self.context.head_directory(cluster) / "mongod.json")
 
     @contextmanager
-    def head_client(self, cluster: Cluster, **options: Any) -> Iterator["MongoClient[Document]"]:
+    def head_client(self, cluster: Cluster) -> Iterator["MongoClient[Document]"]:
         """The head, alone, as the user that the cluster was registered with."""
         client = self.context.access(cluster).head_client()
         with client:

@@ -32,14 +32,14 @@ def test_a_head_joins_hidden_and_without_a_vote_and_follows(installation: Any, l
         )
         member = find_member(configuration(lab), head.host, head.port)
         assert member is not None
-        assert (0, 0, True) == (member["priority"], member["votes"], member["hidden"])
+        assert (member["priority"], member["votes"], member["hidden"]) == (0, 0, True)
         syncing = [h for h in seen if h.state is HeadState.SYNCING]
         assert syncing
         assert all(0 <= h.sync_done_bytes <= h.sync_total_bytes for h in syncing)
         assert [h.sync_done_bytes for h in syncing] == sorted(h.sync_done_bytes for h in syncing)
         assert head.sync_done_bytes == head.sync_total_bytes > 0
         kinds = [event.kind for event in installation.events(cluster)]
-        assert ["cluster.added", "head.joined", "head.synced"] == kinds
+        assert kinds == ["cluster.added", "head.joined", "head.synced"]
         with installation.head_client(cluster) as client:
             assert client.shop.orders.count_documents({}) == 5000
 

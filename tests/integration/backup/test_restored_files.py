@@ -1,11 +1,11 @@
 """What a snapshot of a live set is worth: its files, laid down and started by real mongods."""
 
-import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pymongo import MongoClient
 
 from ebbtide.demo.copies import find_recovery_timestamp, hash_advanced, start_plainly
@@ -13,7 +13,7 @@ from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import DeliveryStatus
 from ebbtide.domain.snapshot import Snapshot
-from ebbtide.mongod.options import MongodOptions, UnixSocket
+from ebbtide.mongod.options import MongodOptions, UnixSocket, render_arguments
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.restore.job_archive import open_archive
 from ebbtide.restore.requesting import request_http_restore
@@ -25,6 +25,22 @@ Hashes = dict[str, dict[str, str]]
 AtPoint = Callable[[str, Callable[[], None]], None]
 
 CHAIN = 5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checkpoint_every_second() -> Iterator[None]:
+    """As if each lock were held for a minute or more: the server takes a checkpoint every 60 s by itself.
+
+    It has to be an argument: the parameter of that name is overruled at the start, and later a running server
+    finishes its 60 s first.
+    """
+
+    def with_syncdelay(options: MongodOptions) -> list[str]:
+        return [*render_arguments(options), "--syncdelay", "1"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ebbtide.mongod.process.render_arguments", with_syncdelay)
+        yield
 
 
 def take_hashed_snapshot(
@@ -177,21 +193,16 @@ def test_every_snapshot_of_a_chain_opens_though_checkpoints_ran_under_its_lock(
     tmp_path: Path,
     socket_directory: Path,
 ) -> None:
-    rng = random.Random(3)
     taken = []
-    with shared_installation.head_client(followed) as head:
-        head.admin.command("setParameter", 1, syncdelay=1)
-        try:
-            for number in range(CHAIN):
-                with shared_lab.client() as client:
-                    workload.churn(client, rng=rng, operations=60)
-                taken.append(
-                    take_hashed_snapshot(
-                        shared_installation, followed, at_point, await_checkpoint=number % 2 == 1
-                    )
+    # It writes on: without anything new the server takes no checkpoint.
+    with workload.BackgroundWorkload(shared_lab.client, seed=3) as running:
+        for number in range(CHAIN):
+            running.wait_for_operations(running.operations + 60)
+            taken.append(
+                take_hashed_snapshot(
+                    shared_installation, followed, at_point, await_checkpoint=number % 2 == 1
                 )
-        finally:
-            head.admin.command("setParameter", 1, syncdelay=60)
+            )
 
     parents = [snapshot.parent_id for snapshot, _ in taken[1:]]
     assert [snapshot.id for snapshot, _ in taken[:-1]] == parents
@@ -205,4 +216,4 @@ def test_every_snapshot_of_a_chain_opens_though_checkpoints_ran_under_its_lock(
     shared_installation.materialise(taken[-1][0], last)
     verdicts = with_copy(mongod_binary, last, socket_directory, validate_everything)
     assert {"shop.orders", "telemetry.system.buckets.measurements", "local.oplog.rs"} <= set(verdicts)
-    assert [] == [name for name, is_valid in verdicts.items() if not is_valid]
+    assert [name for name, is_valid in verdicts.items() if not is_valid] == []

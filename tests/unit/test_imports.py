@@ -14,7 +14,7 @@ import ebbtide
 SOURCE = Path(ebbtide.__file__).parent
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"ebbtide", "errors", "clock", "crash_points", "logs", "settings", "domain"}),
+    frozenset({"ebbtide", "errors", "clock", "processes", "crash_points", "logs", "settings", "domain"}),
     frozenset({"storage"}),
     frozenset(
         {
@@ -49,10 +49,7 @@ CIRCULAR = {
 LINES_MAX = 450
 """Lines that are not blank; about what a reader keeps in mind."""
 # Modules that may be longer, each with its reason.
-LONG_MODULES = {
-    "ebbtide.backup.registration": "one list of checks: each is a few lines, and people read them in order",
-    "ebbtide.mongod.process": "identity, start and stop of a process stand on one set of proofs",
-}
+LONG_MODULES: dict[str, str] = {}
 
 
 def _module_name(path: Path) -> str:

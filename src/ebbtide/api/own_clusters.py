@@ -14,11 +14,11 @@ from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document, dry_run_document, own_cluster_document, registration_checks
 from ebbtide.backup.registration import (
     RegistrationReport,
-    RegistrationRequest,
     check_registration,
     register_cluster,
     remove_cluster,
 )
+from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.catalog.clusters import NameTaken
 from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
 

@@ -33,7 +33,8 @@ from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.repository import Repository, never_cancelled
-from ebbtide.repository.writer import SourceFile, stat_file, store_files
+from ebbtide.repository.source import SourceFile, stat_file
+from ebbtide.repository.writer import store_files
 from ebbtide.restore.job_archive import JobArchives
 from ebbtide.restore.links import open_download_key, seal_new_download_key
 from ebbtide.restore.requesting import request_http_restore

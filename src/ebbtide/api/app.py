@@ -27,7 +27,7 @@ from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
 from ebbtide.api.operations import Call, Operation, prepare_call
 from ebbtide.api.queries import guess_presentation, parse_query
 from ebbtide.api.redaction import loggable_path
-from ebbtide.api.refusals import Refusal, refusal
+from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.responses import render, render_refusal
 from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused
 
@@ -219,7 +219,7 @@ class Resource:
 def _translate(error: EbbtideError) -> Refusal:
     """The answer for an error that no handler turned into its own."""
     if isinstance(error, InvalidInput):
-        return refusal("INVALID_ATTRIBUTE", error.field, f"expected {error.expected}")
+        return refuse_fields([violation("INVALID_ATTRIBUTE", error.field, f"expected {error.expected}")])
     if isinstance(error, NotFound):
         return refusal("RESOURCE_NOT_FOUND", str(error))
     if isinstance(error, Refused):

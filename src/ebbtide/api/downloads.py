@@ -141,6 +141,10 @@ class Downloads:
             outcome = await self._in_thread(lambda: self._begin(fetch))
         except Refusal as refused:
             return render_refusal(refused, Presentation())
+        except EbbtideError as error:
+            # Its message may tell of storage or catalog, which is nothing for whoever holds a link.
+            _log.error("download.failed", job_id=fetch.job_id[:24], problem=str(error))
+            return render_refusal(refusal("UNEXPECTED_ERROR", "The service's log says more."), Presentation())
         return outcome if isinstance(outcome, Response) else ArchiveResponse(self, outcome)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

@@ -349,7 +349,7 @@ def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Ser
     repository_path.mkdir()
     Repository.create(DirectoryStorage(repository_path), now=clock.now())
     settings = resolve_settings(flags={"api.listen": "127.0.0.1:0", **flags}, environment={}, file=None)
-    server, listener, url = build_server(
+    server, listener, _ = build_server(
         settings=settings,
         catalog=catalog,
         service_key=service_key,
@@ -371,8 +371,10 @@ def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Ser
     catalog.groups.insert(group)
     cluster = make_cluster("Cluster0", group.id, clock.now())
     catalog.clusters.insert(cluster)
+    # Where it really is: links may say otherwise.
+    scheme = "http" if settings.text("api.tls_certificate_file") is None else "https"
     service = Service(
-        url=url,
+        url=f"{scheme}://127.0.0.1:{listener.getsockname()[1]}",
         catalog=catalog,
         service_key=service_key,
         clock=clock,

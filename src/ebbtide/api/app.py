@@ -29,7 +29,7 @@ from ebbtide.api.queries import guess_presentation, parse_query
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.responses import render, render_refusal
-from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused
+from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused, Unreachable
 
 CALL_THREADS = 48
 """Calls at once, below PyMongo's pool of 100 connections; more wait their turn."""
@@ -225,7 +225,10 @@ def _translate(error: EbbtideError) -> Refusal:
     if isinstance(error, Refused):
         return refusal("REFUSED", str(error))
     _log.error("api.call_failed", problem=str(error))
-    return refusal("UNEXPECTED_ERROR", str(error))
+    # Hosts and paths are in the log; the caller may be nobody that is known.
+    if isinstance(error, Unreachable):
+        return refusal("UNEXPECTED_ERROR", "A server that is needed does not answer; try again.")
+    return refusal("UNEXPECTED_ERROR", "The service's log says more.")
 
 
 class RequestLog:

@@ -1,11 +1,17 @@
 """Stopping the API."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import requests
 
 
 def test_stopping_cuts_a_download_within_seconds(start_service: Callable[..., Any]) -> None:
@@ -22,3 +28,51 @@ def test_stopping_cuts_a_download_within_seconds(start_service: Callable[..., An
     (transfer,) = service.catalog.transfers.list_for_job(job.id)
     assert transfer.ended is not None
     assert transfer.sent_bytes < transfer.end
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from ebbtide.api.server import run_api
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import SystemClock
+from ebbtide.sealing import ServiceKey
+from ebbtide.settings import resolve_settings
+
+catalog = Catalog.connect("mongodb://127.0.0.1:1", timeout_seconds=1)
+run_api(
+    settings=resolve_settings(flags={"api.listen": "127.0.0.1:0"}, environment={}, file=None),
+    catalog=catalog,
+    service_key=ServiceKey(bytes(32)),
+    clock=SystemClock(),
+    repository_path=Path(sys.argv[1]),
+    on_started=lambda url: print("at", url, flush=True),
+)
+catalog.close()
+print("stopped", flush=True)
+"""
+
+
+def test_sigterm_ends_the_process_cleanly_and_a_dead_catalog_is_an_error_document(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            if process.stdout is None:
+                raise ValueError("no output")
+            url = next(line for line in process.stdout if line.startswith("at ")).split()[1]
+            header = {"Authorization": WELL_FORMED}
+            answer = requests.get(f"{url}/api/atlas/v1.0/groups", headers=header, timeout=20)
+            assert (answer.status_code, answer.json()["errorCode"]) == (500, "UNEXPECTED_ERROR")
+            assert "127.0.0.1" not in answer.text
+            process.send_signal(signal.SIGTERM)
+            rest = process.stdout.read()
+            assert (process.wait(timeout=10), rest.splitlines()[-1]) == (0, "stopped")
+        finally:
+            process.kill()
+
+
+WELL_FORMED = (
+    'Digest username="a", realm="MMS Public API", nonce="n", uri="/api/atlas/v1.0/groups", cnonce="x", '
+    'nc=00000001, qop="auth", response="0123456789abcdef0123456789abcdef", algorithm="MD5"'
+)

@@ -104,6 +104,9 @@ def decide_transfer(
         return Gone(_GONE.get(delivery_status, "This download link is not usable."))
     if max_downloads != MAX_DOWNLOADS_UNLIMITED and completed >= max_downloads:
         return Gone(_GONE[DeliveryStatus.MAX_DOWNLOADS_EXCEEDED])
+    if delivery_status is DeliveryStatus.EXPIRED and now < expires:
+        # Not the time has passed: the source snapshot is gone, and with it what could be resumed.
+        return Gone(_GONE[DeliveryStatus.EXPIRED])
     transfers = tuple(transfers)
     if now >= expires:
         has_broken_off = any(

@@ -62,10 +62,15 @@ class ApiKey:
 def parse_network(text: str, *, field: str = "cidrBlock") -> str:
     """The normal form of an address or CIDR block; a bare address becomes /32 or /128.
 
-    Raises InvalidInput for anything else, host bits set included.
+    IPv4 mapped into IPv6 becomes IPv4, as in `parse_address`. Raises InvalidInput for anything else, host bits set
+    included.
     """
     try:
-        return str(ipaddress.ip_network(text.strip()))
+        network = ipaddress.ip_network(text.strip())
+        mapped = getattr(network.network_address, "ipv4_mapped", None)
+        if mapped is not None and network.prefixlen >= 96:
+            network = ipaddress.ip_network((mapped, network.prefixlen - 96))
+        return str(network)
     except ValueError:
         raise InvalidInput(
             field, expected="an IP address or a CIDR block such as 10.1.2.0/24", got=text

@@ -40,7 +40,7 @@ from ebbtide.errors import EbbtideError, RegistrationRefused, Unreachable
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
 from ebbtide.mongod.binary import find_mongod, mongod_version
-from ebbtide.mongod.ports import free_port
+from ebbtide.mongod.ports import free_port, is_bindable
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
 
@@ -82,7 +82,7 @@ def check_registration(
     check_request(request)
     facts = gather_facts(request, settings=settings, data_dir=data_dir)
     head_host = request.head_host or str(settings["head.host"])
-    head_port = request.head_port or free_port()
+    head_port = request.head_port or _choose_port(head_host)
     existing = catalog.clusters.find_by_name(group_id, request.name)
     name_taken = existing is not None and existing.state is not ClusterState.REMOVED
     same_set = None
@@ -95,6 +95,7 @@ def check_registration(
         head_port=head_port,
         name_taken=name_taken,
         registered_as=same_set,
+        address_problem=_find_address_problem(catalog, head_host, head_port),
     )
     return RegistrationReport(
         checks=checks,
@@ -166,33 +167,59 @@ def _our_version(settings: Settings) -> dict[str, Any]:
 def _ask_as_user(client: Any, request: RegistrationRequest) -> dict[str, Any]:
     """Facts that need a login. The first command fails where the login is wrong; later ones only lack rights."""
     status = deployment.run_admin(client, "connectionStatus", showPrivileges=True)
-    users = status["authInfo"]["authenticatedUsers"]
+    has_login = bool(status["authInfo"]["authenticatedUsers"])
     known: dict[str, Any] = {}
-    if users:
+    lacks_roles = False
+    if has_login:
         known["privileges"] = tuple(status["authInfo"]["authenticatedUserPrivileges"])
-        if missing_roles(known["privileges"]):
-            return known
-    try:
-        known["configuration"] = deployment.get_configuration(client)
-        known["unhealthy"] = tuple(unhealthy_members(deployment.run_admin(client, "replSetGetStatus")))
-        known["fcv"] = deployment.get_fcv(client)
-        known["data_bytes"] = deployment.data_bytes(client)
-        known["oplog_bytes"] = deployment.oplog_max_bytes(client)
-        server = deployment.run_admin(client, "serverStatus")
-        known["storage_engine"] = server.get("storageEngine", {}).get("name", "wiredTiger")
-        options = deployment.run_admin(client, "getCmdLineOpts").get("parsed", {})
-    except deployment.DeploymentError as error:
-        if error.code == deployment.UNAUTHORIZED and not users:
-            return {"login_error": "the set asks for a login, and none was given"}
-        return {**known, "errors": (error.message,)}
-    security, net = options.get("security", {}), options.get("net", {})
-    known["uses_keyfile"] = "keyFile" in security
-    known["uses_tls"] = (
-        net.get("tls", {}).get("mode") == "requireTLS" or security.get("clusterAuthMode") == "x509"
-    )
+        lacks_roles = bool(missing_roles(known["privileges"]))
+    errors = []
+    for ask in (_ask_configuration, _ask_status, _ask_sizes, _ask_options):
+        try:
+            known |= ask(client)
+        except deployment.DeploymentError as error:
+            is_denied = error.code == deployment.UNAUTHORIZED
+            if is_denied and not has_login:
+                return {"login_error": "the set asks for a login, and none was given"}
+            # What the roles do not allow to ask is said by the check of the roles.
+            if not (is_denied and lacks_roles):
+                errors.append(error.message)
     if request.keyfile is not None:
-        known["keyfile_error"] = _try_keyfile(client, request.keyfile, uses_keyfile=known["uses_keyfile"])
-    return known
+        uses_keyfile = known.get("uses_keyfile", True)
+        known["keyfile_error"] = _try_keyfile(client, request.keyfile, uses_keyfile=uses_keyfile)
+    return {**known, "errors": tuple(errors)}
+
+
+def _ask_configuration(client: Any) -> dict[str, Any]:
+    return {"configuration": deployment.get_configuration(client)}
+
+
+def _ask_status(client: Any) -> dict[str, Any]:
+    status = deployment.run_admin(client, "replSetGetStatus")
+    server = deployment.run_admin(client, "serverStatus")
+    return {
+        "unhealthy": tuple(unhealthy_members(status)),
+        "storage_engine": server.get("storageEngine", {}).get("name", "wiredTiger"),
+        "fcv": deployment.get_fcv(client),
+    }
+
+
+def _ask_sizes(client: Any) -> dict[str, Any]:
+    return {
+        "data_bytes": deployment.data_bytes(client),
+        "oplog_bytes": deployment.oplog_max_bytes(client),
+    }
+
+
+def _ask_options(client: Any) -> dict[str, Any]:
+    options = deployment.run_admin(client, "getCmdLineOpts").get("parsed", {})
+    security, net = options.get("security", {}), options.get("net", {})
+    return {
+        "uses_keyfile": "keyFile" in security,
+        "uses_tls": (
+            net.get("tls", {}).get("mode") == "requireTLS" or security.get("clusterAuthMode") == "x509"
+        ),
+    }
 
 
 def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
@@ -202,6 +229,8 @@ def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
     """
     if not uses_keyfile:
         return "the set uses no keyfile, and one was given"
+    if client.primary is None:
+        return "the set has no primary now that could be asked whether it accepts the keyfile"
     host, port = client.primary
     member = deployment.connect_to_member(
         join_host_port(host, port), deployment.keyfile_credentials(keyfile), timeout_seconds=8
@@ -216,12 +245,37 @@ def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
 
 
 def _registered_as(catalog: Catalog, configuration: Mapping[str, Any]) -> str | None:
-    """The name of a live cluster whose head is a member of this set already."""
+    """The name of a live cluster that is this set already: its head is a member, or will be."""
     hosts = {member["host"] for member in configuration["members"]}
     for cluster in catalog.clusters.list_live():
-        head = catalog.heads.find(cluster.id)
-        if head is not None and join_host_port(head.host, head.port) in hosts:
+        has_head = join_host_port(cluster.head_host, cluster.head_port) in hosts
+        # Before its head has joined, the members that its connection string names tell.
+        same_name = cluster.replica_set_name == configuration["_id"]
+        if has_head or (same_name and hosts & set(deployment.hosts_of(cluster.uri))):
             return cluster.name
+    return None
+
+
+def _choose_port(head_host: str) -> int:
+    """A free port of `head_host`, or of loopback where that is no address of this machine: a check says so."""
+    return free_port(head_host) if is_bindable(head_host, 0) else free_port()
+
+
+def _find_address_problem(catalog: Catalog, head_host: str, head_port: int) -> tuple[str, str] | None:
+    """Why a head could not listen at its address on this machine, and what fixes it."""
+    for cluster in catalog.clusters.list_live():
+        if cluster.head_port == head_port and cluster.head_host == head_host:
+            return f"port {head_port} is that of the head of {cluster.name}", "give another --head-port"
+    if not is_bindable(head_host, 0):
+        return (
+            f"{head_host} is no address of this machine, so the head cannot listen there",
+            "give --head-host, a name or an address of the machine that Ebbtide runs on",
+        )
+    if not is_bindable(head_host, head_port):
+        return (
+            f"port {head_port} of {head_host} is taken",
+            "give another --head-port, or none: then a free one is chosen",
+        )
     return None
 
 

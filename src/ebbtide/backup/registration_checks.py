@@ -108,8 +108,12 @@ def judge(
     head_port: int,
     name_taken: bool,
     registered_as: str | None,
+    address_problem: tuple[str, str] | None = None,
 ) -> tuple[Check, ...]:
-    """Every check whose facts are known, in the order in which a person would fix them. Pure."""
+    """Every check whose facts are known, in the order in which a person would fix them. Pure.
+
+    `address_problem`: why the head cannot listen at its address, and what fixes that.
+    """
     checks = [
         Check(
             name="name",
@@ -126,6 +130,8 @@ def judge(
         return tuple(checks)
     checks.append(Check(name="reachable", ok=True, what="the deployment answers"))
     checks.append(_judge_topology(facts.hello))
+    if not checks[-1].ok:
+        return tuple(checks)
     if facts.login_error:
         fix = (
             "give the right --username and --password-file (and authSource), or create the user:\n"
@@ -136,6 +142,9 @@ def judge(
     checks += [_judge_version(facts), _judge_roles(facts, request), _judge_engine(facts)]
     if facts.configuration is not None:
         checks += _judge_members(facts, facts.configuration, head_host=head_host, head_port=head_port)
+    if address_problem is not None:
+        what, fix = address_problem
+        checks.append(Check(name="head's port", ok=False, what=what, fix=fix))
     checks += [*_judge_authentication(facts, request), _judge_disk(facts)]
     if registered_as is not None:
         fix = "one head per set is enough: use that cluster"

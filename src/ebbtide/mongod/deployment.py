@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
-from ebbtide.domain.replica_set import split_host_port
+from ebbtide.domain.replica_set import join_host_port, split_host_port
 from ebbtide.errors import EbbtideError, InvalidInput, Unreachable
 
 Document = dict[str, Any]
@@ -180,8 +180,13 @@ def oplog_max_bytes(client: MongoClient[Document]) -> int:
 
 def first_host(uri: str) -> str:
     """`host:port` of the first server that `uri` names."""
-    host, port = parse_uri(uri, warn=False)["nodelist"][0]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port or 27017}"
+    return hosts_of(uri)[0]
+
+
+def hosts_of(uri: str) -> list[str]:
+    """`host:port` of each server that `uri` names, as a set's configuration would write it."""
+    nodes = parse_uri(uri, warn=False)["nodelist"]
+    return [join_host_port(host, port or 27017) for host, port in nodes]
 
 
 def keyfile_credentials(keyfile: str) -> Credentials:

@@ -17,11 +17,11 @@ from ebbtide import crash_points
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.registration import (
     RegistrationReport,
-    RegistrationRequest,
     check_registration,
     register_cluster,
     remove_cluster,
 )
+from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.backup.requesting import request_snapshot
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import SystemClock

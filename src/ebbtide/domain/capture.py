@@ -27,7 +27,7 @@ _LEFT_OUT = re.compile(
 
 MUST_BE_STORED = ("WiredTiger", BACKUP_METADATA, "_mdb_catalog.wt", "sizeStorer.wt", "storage.bson")
 
-_CHECKPOINT_TIMESTAMP = re.compile(r'checkpoint_timestamp="([0-9a-f]*)"')
+_CHECKPOINT_TIMESTAMP = re.compile(r'checkpoint_timestamp="([0-9a-f]{0,16})"')
 _FILE = re.compile(r"^file:(.+)$")
 
 
@@ -47,7 +47,7 @@ def parse_stable_timestamp(backup_metadata: str) -> OplogTimestamp:
 
     Raises SnapshotUnusable where it is missing or 0: such files would open at no known time.
     """
-    lines = backup_metadata.splitlines()
+    lines = _lines(backup_metadata)
     for key, value in itertools.pairwise(lines):
         if key == "system:checkpoint":
             found = _CHECKPOINT_TIMESTAMP.search(value)
@@ -61,9 +61,14 @@ def parse_stable_timestamp(backup_metadata: str) -> OplogTimestamp:
     )
 
 
+def _lines(backup_metadata: str) -> list[str]:
+    # Not splitlines: definitions of indexes are part of the text, and users' names may hold other separators.
+    return backup_metadata.split("\n")
+
+
 def named_files(backup_metadata: str) -> set[str]:
     """The files that `WiredTiger.backup` names: a copy needs every one of them."""
-    found = (_FILE.match(line) for line in backup_metadata.splitlines())
+    found = (_FILE.match(line) for line in _lines(backup_metadata))
     return {match.group(1) for match in found if match is not None} - {"WiredTiger.wt"}
 
 

@@ -112,9 +112,19 @@ class HeadKeeper:
 
     def stop_mongod(self) -> None:
         """Stop the head's mongod, for a worker that shuts down. Call it after `run` has returned."""
+        self._note_stop()
         process = self._process or MongodProcess.find_running(self._identity_path())
         if process is not None:
             process.stop(timeout_seconds=STOP_SECONDS)
+
+    def _note_stop(self) -> None:
+        """Say that it is we who stop the head, so that the next start does not take it for an accident."""
+        try:
+            head = self._catalog.heads.find(self.cluster_id)
+            if head is not None and head.state is HeadState.FOLLOWING:
+                self._set_state(HeadState.DOWN, "it was stopped together with Ebbtide")
+        except EbbtideError as error:
+            _log.debug("head.stop_not_recorded", cluster_id=self.cluster_id, message=str(error))
 
     # --- one look ------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import pymongo
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 
 from ebbtide.catalog.clusters import ClusterCollection, HeadCollection
 from ebbtide.catalog.connection import (
@@ -65,5 +67,15 @@ class Catalog:
         """Raise Unreachable unless the catalog answers."""
         self._client.admin.command("ping")
 
+    def answers(self, *, within_seconds: float) -> bool:
+        """Whether the catalog answers a ping in time."""
+        try:
+            with pymongo.timeout(within_seconds):
+                self._client.admin.command("ping")
+        except PyMongoError:
+            return False
+        return True
+
     def close(self) -> None:
+        """All later calls raise CatalogError; one that waits for an answer still waits its time."""
         self._client.close()

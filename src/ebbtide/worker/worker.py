@@ -35,6 +35,8 @@ from ebbtide.restore.requesting import enqueue_restore
 LOOK_SECONDS = 0.5
 TIDY_SECONDS = 5.0
 JOBS_STOP_SECONDS = 12.0
+CATALOG_LOOK_SECONDS = 0.5
+CATALOG_ANSWER_SECONDS = 2.0
 
 _log = structlog.get_logger()
 
@@ -48,6 +50,7 @@ class Worker:
         self._clock = context.clock
         self._id = context.worker_id
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._keepers: dict[ClusterId, tuple[HeadKeeper, threading.Thread]] = {}
         self._jobs: dict[str, threading.Thread] = {}
         self._tidied_at = float("-inf")
@@ -58,6 +61,7 @@ class Worker:
     def run(self) -> None:
         """Work until `stop`; the catalog may come and go meanwhile."""
         _log.info("worker.started", worker_id=self._id)
+        threading.Thread(target=self._let_go_of_dead_catalog, name="catalog", daemon=True).start()
         while not self._stopping.is_set():
             try:
                 self._look()
@@ -65,6 +69,7 @@ class Worker:
                 _log.warning("worker.trouble", message=str(error))
             self._stopping.wait(LOOK_SECONDS)
         self._shut_down()
+        self._stopped.set()
         _log.info("worker.stopped", worker_id=self._id)
 
     def _look(self) -> None:
@@ -180,6 +185,18 @@ class Worker:
         return process_start_ticks(worker.pid) != worker.start_ticks
 
     # --- stopping -------------------------------------------------------------------------------------------------
+
+    def _let_go_of_dead_catalog(self) -> None:
+        """While we stop: a catalog that is gone must not hold up every thread that has a last word for it.
+
+        That is so when the supervisor was killed: the kernel tells its children all at once.
+        """
+        self._stopping.wait()
+        while not self._stopped.wait(CATALOG_LOOK_SECONDS):
+            if not self._catalog.answers(within_seconds=CATALOG_ANSWER_SECONDS):
+                _log.warning("worker.catalog_gone", message="the catalog is gone: leases are left to run out")
+                self._catalog.close()
+                return
 
     def _shut_down(self) -> None:
         """Jobs first (they unlock their heads), then keepers, then the heads' mongods, all at once."""

@@ -5,11 +5,8 @@ before each restart of a child that keeps dying, and those waits are not what is
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from bson import ObjectId
-from pymongo import MongoClient
 
 from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.errors import EbbtideError
@@ -60,25 +57,12 @@ class Shop:
     def newest_restore(self) -> str:
         return str(self.owner.client.list_restore_jobs(self.owner.group_id, self.owner.name)[0]["id"])
 
-    def write(self) -> ObjectId:
-        """One more document in the set."""
-        with self.owner.lab.client(w="majority") as client:
-            return ObjectId(client.shop.things.insert_one({"text": "x" * 1000}).inserted_id)
-
     def check_head_follows(self) -> None:
         """The head is not locked, and what is written to the set reaches it."""
-        head = self.owner.cluster()["head"]
-        written = self.write()
-        connected: MongoClient[dict[str, Any]] = MongoClient(
-            head["host"], head["port"], directConnection=True, readPreference="secondary"
-        )
-        with connected as client:
-            assert not client.admin.command("currentOp").get("fsyncLock", False)
-            self.service.wait_until(
-                lambda: client.shop.things.find_one({"_id": written}), "a write to reach the head"
-            )
+        assert not self.owner.is_head_locked()
+        self.owner.wait_until_written_to_head()
         with self.service.catalog() as catalog:
-            assert [h.lock_job_id for h in catalog.heads.list_all() if h.state != "GONE"] == [None]
+            assert [head.lock_job_id for head in catalog.heads.list_all() if head.state != "GONE"] == [None]
 
     def addresses(self) -> list[str]:
         with self.owner.lab.client() as client:
@@ -120,7 +104,7 @@ def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:
 @pytest.mark.parametrize("point", SNAPSHOT_POINTS)
 def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
     shop.calm_down()
-    shop.write()
+    shop.owner.write()
 
     shop.crash(point, shop.owner.start_snapshot)
     snapshot_id = shop.service.wait_until(shop.newest_snapshot, "the snapshot to be listed")

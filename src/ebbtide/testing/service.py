@@ -224,13 +224,14 @@ class RunningService:
             raise LookupError(f"the process of role {role} has ended by itself")
         return pid
 
-    def send(self, role: str, number: signal.Signals) -> int:
-        """Send a signal (SIGSTOP, SIGCONT, SIGTERM) to the one process of a role; its pid. Raises LookupError."""
+    def send(self, role: str, *numbers: signal.Signals) -> int:
+        """Send signals, in order, to the one process of a role; its pid. Raises LookupError."""
         pid = self.process_id(role)
         with self._proven(pid, role) as descriptor:
             if descriptor is None:
                 raise LookupError(f"the process of role {role} has ended by itself")
-            signal.pidfd_send_signal(descriptor, number)
+            for number in numbers:
+                signal.pidfd_send_signal(descriptor, number)
         return pid
 
     def process_id(self, role: str) -> int:
@@ -446,9 +447,11 @@ class Owner:
         with self.head_client() as client:
             return bool(client.admin.command("currentOp").get("fsyncLock", False))
 
-    def write(self) -> Any:
-        """Write one more document to the set; its id."""
+    def write(self, *, megabytes: int = 0) -> Any:
+        """Write one more document to the set, and as much of noise as is asked for; the document's id."""
         with self.lab.client(w="majority") as client:
+            for _ in range(megabytes):
+                client.shop.noise.insert_one({"data": os.urandom(1024**2)})
             return client.shop.things.insert_one({"text": "x" * 1000}).inserted_id
 
     def wait_until_written_to_head(self) -> None:

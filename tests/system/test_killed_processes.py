@@ -1,0 +1,115 @@
+"""Kill -9 of every process that `ebbtide serve` runs, idle and in the middle of a snapshot: the rest puts it right.
+
+To be in the middle for sure, the worker is frozen (SIGSTOP) as soon as its log says that it stores, and the head is
+then seen to be locked.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ebbtide.testing.service import Owner, RunningService, ServiceNotReady
+
+STOP_SECONDS_MAX = 20.0
+
+
+@pytest.fixture(scope="module")
+def owner(new_service: Callable[..., RunningService], new_owner: Callable[[RunningService], Owner]) -> Owner:
+    owner = new_owner(new_service().start())
+    owner.register()
+    return owner
+
+
+def freeze_while_storing(owner: Owner, *, megabytes: int = 0) -> str:
+    """Start a snapshot and freeze the worker while it stores; the snapshot's id. The head is locked then."""
+    owner.write(megabytes=megabytes)
+    for _ in range(5):
+        seen = len(owner.service.log_text())
+        snapshot_id = owner.start_snapshot()
+        deadline = time.monotonic() + 30
+        while '"step": "store"' not in owner.service.log_text()[seen:]:
+            if time.monotonic() > deadline:
+                raise ServiceNotReady(f"the snapshot did not begin:\n{owner.service.log_tail()}")
+            time.sleep(0.002)
+        owner.service.send("worker", signal.SIGSTOP)
+        if owner.is_head_locked():
+            return snapshot_id
+        # It was faster than we.
+        owner.service.send("worker", signal.SIGCONT)
+        owner.wait_for_snapshot(snapshot_id)
+    raise ServiceNotReady("the worker was never caught while it stored")
+
+
+def check_all_is_well(owner: Owner) -> None:
+    assert not owner.is_head_locked()
+    owner.wait_until_written_to_head()
+    assert owner.damage() == []
+
+
+def wait_for_another(owner: Owner, role: str, pid: int) -> None:
+    def look() -> bool:
+        found = owner.service.process_ids()[role]
+        return found != [] and found != [pid]
+
+    owner.service.wait_until(look, f"another process of role {role}")
+
+
+@pytest.mark.parametrize("role", ["api", "worker", "catalog", "head"])
+def test_a_killed_process_is_replaced_and_snapshots_go_on(owner: Owner, role: str) -> None:
+    heads = owner.service.process_ids()["head"]
+
+    pid = owner.service.kill(role)
+    wait_for_another(owner, role, pid)
+    snapshot_id = owner.service.wait_until(owner.start_snapshot, "a snapshot to be accepted")
+    owner.wait_for_snapshot(snapshot_id)
+
+    check_all_is_well(owner)
+    if role != "head":
+        assert owner.service.process_ids()["head"] == heads
+
+
+@pytest.mark.parametrize("role", ["worker", "catalog", "head"])
+def test_a_process_killed_while_a_snapshot_is_stored_costs_time_only(owner: Owner, role: str) -> None:
+    snapshot_id = freeze_while_storing(owner)
+
+    pid = owner.service.kill(role)
+    if role != "worker":
+        owner.service.send("worker", signal.SIGCONT)
+    wait_for_another(owner, role, pid)
+    owner.wait_for_snapshot(snapshot_id)
+
+    check_all_is_well(owner)
+
+
+def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(owner: Owner) -> None:
+    snapshot_id = freeze_while_storing(owner)
+
+    started = time.monotonic()
+    owner.service.kill("serve")
+    owner.service.send("worker", signal.SIGCONT)
+    owner.service.wait_until(
+        lambda: not any(owner.service.process_ids().values()), "all processes to end", seconds=60
+    )
+    seconds = time.monotonic() - started
+    owner.service.start()
+    owner.wait_for_snapshot(snapshot_id)
+
+    assert seconds < STOP_SECONDS_MAX
+    check_all_is_well(owner)
+
+
+def test_a_stop_in_the_middle_of_a_snapshot_unlocks_and_the_next_start_finishes_it(owner: Owner) -> None:
+    snapshot_id = freeze_while_storing(owner, megabytes=40)
+
+    seen = len(owner.service.log_text())
+    owner.service.send("worker", signal.SIGCONT, signal.SIGTERM)
+    seconds = owner.service.terminate()
+
+    assert '"snapshot.complete"' not in owner.service.log_text()[seen:]
+    assert seconds < STOP_SECONDS_MAX
+    assert not any(owner.service.process_ids().values())
+    owner.service.start()
+    owner.wait_for_snapshot(snapshot_id)
+    check_all_is_well(owner)

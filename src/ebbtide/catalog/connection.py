@@ -70,10 +70,14 @@ def ensure_indexes(database: Database[Document]) -> None:
         unique=True,
         partialFilterExpression={"live": True},
     )
+    database.clusters.create_index([("live", ASCENDING)])
+    database.heads.create_index([("lease_worker_id", ASCENDING)])
     database.snapshots.create_index([("cluster_id", ASCENDING), ("state", ASCENDING), *newest_first])
     database.snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
     database.snapshots.create_index([("state", ASCENDING)])
     database.restore_jobs.create_index([("cluster_id", ASCENDING), *newest_first])
+    # Workers look for unfinished jobs every few seconds, and jobs are kept for ever.
+    database.restore_jobs.create_index([("status", ASCENDING)])
     database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])

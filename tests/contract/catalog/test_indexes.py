@@ -1,0 +1,192 @@
+"""Every query that the catalog makes is answered by an index: as the server itself explains it."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.catalog.connection import DATABASE_NAME
+from ebbtide.catalog.workers import WorkerRecord
+from ebbtide.domain.access import AccessEntry
+from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.job import JobState
+from ebbtide.domain.restore_job import RestoreEvent
+from ebbtide.domain.snapshot import SnapshotState
+
+Document = dict[str, Any]
+
+# Not a query: the caller wants every document, and there are few.
+WHOLE_COLLECTIONS = {"heads", "workers"}
+
+
+class _Recorder(CommandListener):
+    """Keeps what was asked."""
+
+    def __init__(self) -> None:
+        self.commands: list[Document] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.database_name == DATABASE_NAME:
+            self.commands.append(dict(event.command))
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+@pytest.fixture
+def recorder() -> _Recorder:
+    return _Recorder()
+
+
+@pytest.fixture
+def recorded_catalog(catalog_uri: str, database: Any, recorder: _Recorder) -> Iterator[Catalog]:  # noqa: ARG001
+    client: MongoClient[Document] = MongoClient(catalog_uri, tz_aware=True, event_listeners=[recorder])
+    catalog = Catalog(client)
+    yield catalog
+    catalog.close()
+
+
+def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
+    """Call every method of every collection."""
+    key, cluster, snapshot = make.key(), make.cluster(id=make.cluster_id), make.snapshot()
+    restore, transfer, job = make.restore_job(), make.transfer(), make.job()
+    now, until = make.now, make.now
+    catalog.groups.insert(make.group())
+    catalog.groups.find(make.group_id)
+    catalog.groups.list_all()
+    catalog.api_keys.insert(key)
+    catalog.api_keys.find_by_public_key(key.public_key)
+    catalog.api_keys.list_all()
+    catalog.api_keys.replace_secret(key.id, make.sealed)
+    catalog.api_keys.allow(key.id, AccessEntry(cidr="::1/128", created=now))
+    catalog.api_keys.record_use(key.id, "::1/128", address="::1", now=now)
+    catalog.api_keys.disallow(key.id, "::1/128")
+    catalog.clusters.insert(cluster)
+    catalog.clusters.find(cluster.id)
+    catalog.clusters.find_by_name(make.group_id, cluster.name)
+    catalog.clusters.list_in_group(make.group_id)
+    catalog.clusters.list_live()
+    catalog.clusters.count_in_group(make.group_id)
+    catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
+    catalog.clusters.set_state(cluster.id, ClusterState.REMOVING)
+    catalog.heads.insert(make.head())
+    catalog.heads.find(cluster.id)
+    catalog.heads.list_all()
+    catalog.heads.claim(cluster.id, worker_id="w", now=now, until=until)
+    catalog.heads.update(cluster.id, worker_id="w", now=now, message="")
+    catalog.heads.release_all("w")
+    catalog.snapshots.insert(snapshot)
+    catalog.snapshots.find(snapshot.id)
+    catalog.snapshots.page(cluster.id, states=tuple(SnapshotState), skip=0, limit=10)
+    catalog.snapshots.count(cluster.id, states=(SnapshotState.COMPLETE,))
+    catalog.snapshots.newest_complete(cluster.id)
+    catalog.snapshots.list_in_progress()
+    catalog.snapshots.update(snapshot.id, error="")
+    catalog.restore_jobs.insert(restore)
+    catalog.restore_jobs.find(restore.id)
+    catalog.restore_jobs.page(cluster.id, skip=0, limit=10)
+    catalog.restore_jobs.count(cluster.id)
+    catalog.restore_jobs.list_unfinished()
+    catalog.restore_jobs.list_expired(now)
+    for event in RestoreEvent:
+        catalog.restore_jobs.apply(restore.id, event)
+    catalog.restore_jobs.set_sha1(restore.id, "")
+    catalog.restore_jobs.raise_completed_downloads(restore.id, 1)
+    catalog.transfers.insert(transfer)
+    catalog.transfers.list_for_job(transfer.job_id)
+    catalog.transfers.record_progress(transfer.id, sent_bytes=1, now=now, ended=None)
+    catalog.transfers.delete(transfer.id)
+    catalog.jobs.enqueue(job)
+    catalog.jobs.find(job.id)
+    catalog.jobs.claim(worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id])
+    catalog.jobs.heartbeat(job.id, worker_id="w", until=until)
+    catalog.jobs.record(job.id, worker_id="w", step="x")
+    catalog.jobs.request_cancel(job.id)
+    catalog.jobs.put_back(job.id, worker_id="w")
+    catalog.jobs.finish(job.id, worker_id="w", state=JobState.DONE)
+    catalog.jobs.release_all("w")
+    catalog.events.insert(make.event())
+    catalog.events.page(make.group_id, cluster_id=None, skip=0, limit=10)
+    catalog.events.page(make.group_id, cluster_id=cluster.id, skip=0, limit=10)
+    catalog.events.count(make.group_id, cluster_id=None)
+    catalog.events.count(make.group_id, cluster_id=cluster.id)
+    catalog.workers.put(WorkerRecord(id="w", boot_id="b", pid=1, start_ticks=1, heartbeat=now))
+    catalog.workers.list_all()
+    catalog.workers.delete("w")
+
+
+_EXPLAINED = ("find", "findAndModify", "update", "delete", "aggregate")
+_OF_THE_DRIVER = (
+    "lsid",
+    "$db",
+    "$clusterTime",
+    "$readPreference",
+    "txnNumber",
+    "writeConcern",
+    "readConcern",
+)
+
+
+def _stages(plan: Any) -> set[str]:
+    """Every stage named anywhere in an explanation."""
+    if isinstance(plan, dict):
+        found = {plan["stage"]} if isinstance(plan.get("stage"), str) else set()
+        return found.union(*(_stages(value) for name, value in plan.items() if name != "rejectedPlans"))
+    if isinstance(plan, list):
+        return set().union(*(_stages(item) for item in plan))
+    return set()
+
+
+def _is_whole(command: Document) -> bool:
+    return command.get("find") in WHOLE_COLLECTIONS and not command.get("filter")
+
+
+def test_no_query_reads_a_whole_collection(
+    recorded_catalog: Catalog, recorder: _Recorder, database: Any, make: SimpleNamespace
+) -> None:
+    _use_everything(recorded_catalog, make)
+    explained = 0
+    scans: list[Document] = []
+    for command in recorder.commands:
+        if next(iter(command)) not in _EXPLAINED or _is_whole(command):
+            continue
+        question = {name: value for name, value in command.items() if name not in _OF_THE_DRIVER}
+        explained += 1
+        if "COLLSCAN" in _stages(database.command("explain", question, verbosity="queryPlanner")):
+            scans.append(question)
+    assert explained > 50
+    assert scans == []
+
+
+def test_every_method_of_every_collection_is_used_here() -> None:
+    used = set(_use_everything.__code__.co_names)
+    catalog = Catalog(MongoClient(connect=False))
+    try:
+        for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "transfers",
+                     "jobs", "events", "workers"):  # fmt: skip
+            methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}
+            assert set() == methods - used, name
+    finally:
+        catalog.close()
+
+
+def test_lists_in_order_are_not_sorted_in_memory(
+    recorded_catalog: Catalog, recorder: _Recorder, database: Any, make: SimpleNamespace
+) -> None:
+    """What grows for ever is read in the index's order: pages stay cheap however long the list is."""
+    catalog = recorded_catalog
+    catalog.restore_jobs.page(make.cluster_id, skip=0, limit=10)
+    catalog.snapshots.newest_complete(make.cluster_id)
+    catalog.snapshots.page(make.cluster_id, states=(SnapshotState.COMPLETE,), skip=0, limit=10)
+    catalog.events.page(make.group_id, cluster_id=None, skip=0, limit=10)
+    for command in recorder.commands:
+        question = {name: value for name, value in command.items() if name not in _OF_THE_DRIVER}
+        stages = _stages(database.command("explain", question, verbosity="queryPlanner"))
+        assert "SORT" not in stages, question

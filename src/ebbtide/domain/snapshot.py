@@ -14,6 +14,9 @@ class SnapshotState(StrEnum):
     IN_PROGRESS = "IN_PROGRESS"  # being taken, or waiting to be
     COMPLETE = "COMPLETE"  # committed in the repository
     FAILED = "FAILED"  # given up; nothing of it is kept
+    DELETED = (
+        "DELETED"  # hidden; its data stays until prune may remove it, and until then it can be brought back
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,10 @@ class Snapshot:
     `created` is when it was asked for. `stable_timestamp` (T_s) is where a plain mongod opens the files;
     `applied_timestamp` (T_a ≥ T_s) is the newest entry of the oplog inside them. All sizes in bytes:
     `file_size` of the files, `stored` the stored length of all of them, `new_stored` what this snapshot added.
+
+    `expires` is when retention may delete it. `scheduled_for` is the slot of the schedule that asked for it; None: a
+    person did. A deleted one was deleted at `deleted`; prune may remove its data from `prune_after` on, and has begun
+    to once `removed` is set: from then on nothing brings it back.
     """
 
     id: SnapshotId
@@ -48,3 +55,7 @@ class Snapshot:
     do_not_delete: bool = False
     expires: datetime | None = None
     error: str = ""
+    scheduled_for: datetime | None = None
+    deleted: datetime | None = None
+    prune_after: datetime | None = None
+    removed: datetime | None = None

@@ -1,0 +1,101 @@
+"""Which snapshots are kept, and the reason for each. Pure.
+
+A snapshot carries its own time of deletion (`expires`, set when it is complete). Retention deletes what is past it,
+with three exceptions:
+
+  * `doNotDelete`: a person said so
+  * the newest complete snapshot of a cluster under backup: where backups fail for longer than the retention, the last
+    good snapshot must outlive its time, or nothing would be left exactly when something is needed
+  * one that a restore job or a download still needs
+
+A person may delete any of them; that is not retention's business.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+
+
+class Reason(StrEnum):
+    """Why a snapshot is kept, or deleted."""
+
+    NOT_COMPLETE = "NOT_COMPLETE"  # kept: it is being taken, or holds nothing
+    DO_NOT_DELETE = "DO_NOT_DELETE"  # kept: a person said so
+    NOT_EXPIRED = "NOT_EXPIRED"  # kept: its time has not come
+    NEWEST = "NEWEST"  # kept: past its time, but the last good one of a cluster under backup
+    IN_USE = "IN_USE"  # kept: past its time, but a restore job or a download needs it
+    EXPIRED = "EXPIRED"  # deleted: past its time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What becomes of one snapshot."""
+
+    snapshot: Snapshot
+    keep: bool
+    reason: Reason
+
+
+def expires_after(completed: datetime, *, retention_days: int) -> datetime:
+    """When a snapshot that is complete at `completed` may be deleted."""
+    return completed + timedelta(days=retention_days)
+
+
+def plan_retention(
+    snapshots: Iterable[Snapshot],
+    *,
+    retention_days: int,
+    is_live: bool,
+    in_use: Collection[SnapshotId],
+    now: datetime,
+) -> list[Verdict]:
+    """The verdict on each snapshot of one cluster, in their order.
+
+    `is_live`: the cluster is still under backup. `in_use`: what restore jobs and downloads need. `retention_days` is
+    for snapshots without a time of their own (taken before they had one). Deleted snapshots are left out.
+    """
+    present = [s for s in snapshots if s.state is not SnapshotState.DELETED]
+    newest = newest_complete(present) if is_live else None
+    return [
+        _judge(s, retention_days=retention_days, is_newest=s is newest, is_in_use=s.id in in_use, now=now)
+        for s in present
+    ]
+
+
+def newest_complete(snapshots: Iterable[Snapshot]) -> Snapshot | None:
+    """The complete snapshot that was asked for last."""
+    complete = [s for s in snapshots if s.state is SnapshotState.COMPLETE]
+    return max(complete, key=lambda s: (s.created, s.id), default=None)
+
+
+def has_expired(snapshot: Snapshot, *, is_last_good: bool, now: datetime) -> bool:
+    """Whether a complete snapshot is past its time and nothing holds it back: it cannot be changed any more."""
+    if snapshot.do_not_delete or is_last_good or snapshot.expires is None:
+        return False
+    return now >= snapshot.expires
+
+
+def _judge(
+    snapshot: Snapshot, *, retention_days: int, is_newest: bool, is_in_use: bool, now: datetime
+) -> Verdict:
+    def keep(reason: Reason) -> Verdict:
+        return Verdict(snapshot=snapshot, keep=True, reason=reason)
+
+    if snapshot.state is not SnapshotState.COMPLETE:
+        return keep(Reason.NOT_COMPLETE)
+    if snapshot.do_not_delete:
+        return keep(Reason.DO_NOT_DELETE)
+    expires = snapshot.expires
+    if expires is None:
+        expires = expires_after(snapshot.completed or snapshot.created, retention_days=retention_days)
+    if now < expires:
+        return keep(Reason.NOT_EXPIRED)
+    if is_newest:
+        return keep(Reason.NEWEST)
+    if is_in_use:
+        return keep(Reason.IN_USE)
+    return Verdict(snapshot=snapshot, keep=False, reason=Reason.EXPIRED)

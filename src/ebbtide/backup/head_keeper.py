@@ -35,7 +35,14 @@ from ebbtide.domain.replica_set import (
     plan_remove_head,
     voting_hosts,
 )
-from ebbtide.errors import EbbtideError, HeadUnavailable, LeaseLost, MongodBinaryMissing, MongodError
+from ebbtide.errors import (
+    EbbtideError,
+    HeadUnavailable,
+    LeaseLost,
+    MongodBinaryMissing,
+    MongodDied,
+    MongodError,
+)
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
 from ebbtide.mongod.binary import find_mongod, mongod_version
@@ -138,6 +145,10 @@ class HeadKeeper:
         if head is None:
             raise LeaseLost("another worker keeps this head")
         if cluster is None or (cluster.state is ClusterState.REMOVED and head.state is HeadState.GONE):
+            return False
+        if head.state is HeadState.GONE and cluster.state is ClusterState.REMOVING:
+            # Its keeper went no further than that, or the catalog did not answer.
+            self._finish_removal(cluster)
             return False
         access = self._context.access(cluster)
         action = decide_head_action(
@@ -271,9 +282,7 @@ class HeadKeeper:
         reach("head.joined")
         problems = self._find_unreached(head, access)
         if problems:
-            deployment.reconfigure(
-                self._set(access), lambda c: plan_remove_head(c, host=head.host, port=head.port)
-            )
+            self._take_out(head, access)
             self._fail(
                 cluster,
                 "the head was taken out of the set again: "
@@ -307,6 +316,8 @@ class HeadKeeper:
         address = join_host_port(head.host, head.port)
         waiting = {host: f"{host} does not list it yet" for host in self._voting(access)}
         while waiting and self._clock.monotonic() < deadline and not self._stopping.is_set():
+            if self._process is None or not self._process.is_running():
+                raise MongodDied("the head's mongod ended while it joined; it is started again")
             for host in list(waiting):
                 problem = self._ask_reaches(host, address, access)
                 if problem is None:
@@ -375,15 +386,28 @@ class HeadKeeper:
         self._set_state(HeadState.LEAVING, "it is being taken out of the set")
         if self._process is None:
             self._process = MongodProcess.find_running(self._identity_path())
-        deployment.reconfigure(
-            self._set(access), lambda c: plan_remove_head(c, host=head.host, port=head.port)
-        )
+        self._take_out(head, access)
         reach("head.left")
         if self._process is not None:
             self._process.stop(timeout_seconds=STOP_SECONDS)
         shutil.rmtree(self._directory(cluster), ignore_errors=True)
         reach("head.files_removed")
         self._set_state(HeadState.GONE, "")
+        self._finish_removal(cluster)
+
+    def _take_out(self, head: Head, access: ClusterAccess) -> None:
+        """Take the head out of its set's configuration; harmless where it is not in it."""
+        try:
+            deployment.reconfigure(
+                self._set(access), lambda c: plan_remove_head(c, host=head.host, port=head.port)
+            )
+        except ValueError as error:
+            raise HeadUnavailable(
+                f"the head is not taken out of its set: {error}",
+                hint="give it votes: 0 and priority: 0 with rs.reconfig(), and it leaves by itself",
+            ) from error
+
+    def _finish_removal(self, cluster: Cluster) -> None:
         self._catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
         self._event(
             cluster, EventLevel.INFO, "cluster.removed", f"{cluster.name} is removed; its snapshots stay"

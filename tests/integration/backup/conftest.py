@@ -75,9 +75,11 @@ class Installation:
     # --- the worker -----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def working(self) -> Iterator[Worker]:
-        """A worker in a thread, for the length of the block."""
-        worker = Worker(replace(self.context, worker_id=new_id()))
+    def working(self, **settings: Any) -> Iterator[Worker]:
+        """A worker in a thread, for the length of the block; `settings` by name, with _ for the first dot."""
+        changed = {name.replace("_", ".", 1): value for name, value in settings.items()}
+        values = replace(self.context.settings, values={**self.context.settings.values, **changed})
+        worker = Worker(replace(self.context, worker_id=new_id(), settings=values))
         thread = threading.Thread(target=worker.run, name="worker")
         thread.start()
         try:

@@ -214,7 +214,7 @@ def with_other_content(manifest: Any, path: str) -> Any:
 def test_a_thousand_small_collections(
     shared_installation: Any, shared_lab: ReplicaSetLab, followed: Cluster
 ) -> None:
-    with shared_lab.client() as client, ThreadPoolExecutor(8) as pool:
+    with shared_lab.client(w=1) as client, ThreadPoolExecutor(8) as pool:
         names = [f"c{number}" for number in range(SMALL_COLLECTIONS)]
         list(pool.map(lambda name: client.many[name].insert_one({"name": name}), names))
     first = shared_installation.take_snapshot(followed)

@@ -21,6 +21,10 @@ LOCK_SECONDS_MAX = 120
 """fsync itself writes a checkpoint first: it takes 10 to 100 ms, and much longer on a very busy disk."""
 
 
+NOT_LOCKED = "called when not locked"
+"""How fsyncUnlock refuses on a server that is not locked; 6.0.5 gives this refusal no code."""
+
+
 class HeadLock:
     """One counted lock on a head."""
 
@@ -60,22 +64,26 @@ class HeadLock:
             )
 
     def abandon(self) -> None:
-        """Unlock after a failure; a head that does not answer loses its lock when it restarts."""
+        """Unlock after a failure. Raises as `unlock_once` does."""
         unlock_once(self._client)
 
 
 def unlock_once(client: MongoClient[Document]) -> bool:
-    """Undo one lock; False where the head is not locked, or does not answer."""
+    """Undo one lock; False where the head is not locked.
+
+    Raises Unreachable or DeploymentError where that is not known: the head may still be locked then.
+    """
     try:
         run_admin(client, "fsyncUnlock")
-    except EbbtideError:
-        return False
+    except DeploymentError as error:
+        if NOT_LOCKED in error.message:
+            return False
+        raise
     return True
 
 
 def unlock_wholly(client: MongoClient[Document], *, locks_max: int = 100) -> int:
-    """Undo every lock; returns how many there were. Raises Unreachable where the head does not answer."""
-    run_admin(client, "ping")
+    """Undo every lock; returns how many there were. Raises as `unlock_once` does."""
     for undone in range(locks_max):
         if not unlock_once(client):
             return undone

@@ -66,8 +66,8 @@ class SnapshotRun:
         self._clock = context.clock
         self._client: MongoClient[Document] | None = None
         self._lock: HeadLock | None = None
-        self._locked_at = 0.0
-        self._lock_seconds = 0.0
+        self._locked_at: float | None = None
+        self._lock_seconds: float | None = None
         self._parent: Manifest | None = None
         self._is_full_read = True
         self._manifest: Manifest | None = None
@@ -153,8 +153,10 @@ class SnapshotRun:
         if self._lock is None:
             return
         lock, self._lock = self._lock, None
+        # Where this fails the clean-up unlocks once more, and the next attempt looks again.
         lock.release()
-        self._lock_seconds = time.monotonic() - self._locked_at
+        self._lock_seconds = time.monotonic() - (self._locked_at or 0.0)
+        self._locked_at = None
         reach("snapshot.unlocked")
         self._record_lock(None)
         if self._lock_seconds > self._context.settings.number("snapshot.lock_warn_seconds"):
@@ -180,6 +182,8 @@ class SnapshotRun:
         manifest = self._manifest
         if manifest is None:
             raise SnapshotUnusable("no manifest was written")
+        # What an attempt before this one measured is known no more, and must not become 0.
+        measured = {} if self._lock_seconds is None else {"lock_seconds": round(self._lock_seconds, 3)}
         self._catalog.snapshots.update(
             self._snapshot.id,
             state=SnapshotState.COMPLETE,
@@ -195,8 +199,8 @@ class SnapshotRun:
             file_size_bytes=manifest.plain_bytes,
             stored_bytes=manifest.stored_bytes,
             new_stored_bytes=manifest.new_stored_bytes,
-            lock_seconds=round(self._lock_seconds, 3),
             error="",
+            **measured,
         )
         reach("snapshot.completed")
         self._event(
@@ -376,16 +380,21 @@ class SnapshotRun:
             return
         lock, self._lock = self._lock, None
         try:
-            if lock is not None:
+            if lock is not None or self._locked_at is not None:
                 unlock_once(client)
+            if lock is not None:
                 self._record_lock(None)
         except EbbtideError as error:
-            # The catalog still says that the head may be locked, so the next look unlocks it.
+            # The catalog still says that the head may be locked, so whoever looks next unlocks it.
             _log.warning("snapshot.unlock_not_recorded", message=str(error))
         finally:
             client.close()
 
     def _give_up(self, reason: str) -> None:
+        try:
+            self._unlock_leftover()
+        except EbbtideError as error:
+            _log.warning("snapshot.unlock_not_recorded", message=str(error))
         self._catalog.snapshots.update(self._snapshot.id, state=SnapshotState.FAILED, error=reason)
         self._event(
             EventLevel.ERROR,

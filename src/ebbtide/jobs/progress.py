@@ -20,6 +20,8 @@ class ThrottledProgress:
         self._write = write
         self._clock = clock
         self._lock = threading.Lock()
+        # Taken before `_lock`: what is written later is never older.
+        self._writing = threading.Lock()
         self._current: Progress | None = None
         self._written_at = 0.0
 
@@ -50,13 +52,13 @@ class ThrottledProgress:
             if self._clock.monotonic() - self._written_at < INTERVAL_SECONDS:
                 return
             self._written_at = self._clock.monotonic()
-            written = self._current
-        self._write(written)
+        self.flush()
 
     def flush(self) -> None:
         """Write what is known now."""
-        with self._lock:
-            current = self._current
-            self._written_at = self._clock.monotonic()
-        if current is not None:
-            self._write(current)
+        with self._writing:
+            with self._lock:
+                current = self._current
+                self._written_at = self._clock.monotonic()
+            if current is not None:
+                self._write(current)

@@ -53,6 +53,9 @@ class JobRun:
         self._cancelled = threading.Event()
         self._lost = threading.Event()
         self._ended = threading.Event()
+        if job.cancel_requested:
+            # Asked of a worker that is gone: it must not take this one a heartbeat to hear of it.
+            self._cancelled.set()
 
     def check(self) -> None:
         """Raise where the job must stop: JobCancelled, LeaseLost, WorkerStopping."""
@@ -79,6 +82,14 @@ class JobRun:
             heartbeat.join()
 
     def _beat(self) -> None:
+        try:
+            self._keep_lease()
+        finally:
+            # Whatever ended it: a lease that nobody renews is soon another worker's.
+            if not self._ended.is_set():
+                self._lost.set()
+
+    def _keep_lease(self) -> None:
         believed_until = self._clock.monotonic() + LEASE.total_seconds()
         while not self._ended.wait(HEARTBEAT_SECONDS):
             until = self._clock.now() + LEASE
@@ -91,7 +102,6 @@ class JobRun:
                     self._lost.set()
                 continue
             if job is None:
-                self._lost.set()
                 return
             believed_until = self._clock.monotonic() + LEASE.total_seconds()
             if job.cancel_requested:

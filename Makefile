@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEEDS := sudo apt-get install -y git make curl python3-venv libcurl4
-EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 comma := ,
+EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
 .PHONY: help setup demo check test test-long conformance format clean preflight
 

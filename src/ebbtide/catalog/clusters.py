@@ -65,11 +65,11 @@ class ClusterCollection:
 
     @translated
     def set_state(self, cluster_id: ClusterId, state: ClusterState) -> None:
-        """REMOVED also frees the name."""
-        self._clusters.update_one(
-            {"_id": cluster_id},
-            {"$set": {"state": state.value, "live": state is not ClusterState.REMOVED}},
-        )
+        """REMOVED also frees the name, and forgets the secrets: nothing logs in there any more."""
+        changes: Document = {"state": state.value, "live": state is not ClusterState.REMOVED}
+        if state is ClusterState.REMOVED:
+            changes |= {"password": None, "keyfile": None}
+        self._clusters.update_one({"_id": cluster_id}, {"$set": changes})
 
     @translated
     def set_version(self, cluster_id: ClusterId, *, mongod_version: str, fcv: str) -> None:

@@ -147,6 +147,7 @@ def api(data: DataOption = DEFAULT_DATA, config: ConfigOption = None, listen: Li
             service_key=ServiceKey.load_or_create(directory.service_key_file(settings)),
             clock=SystemClock(),
             repository_path=directory.repository(settings),
+            data_dir=directory.root,
         )
     finally:
         catalog.close()

@@ -21,6 +21,12 @@ Document = dict[str, Any]
 UNAUTHORIZED = 13
 AUTHENTICATION_FAILED = 18
 
+# What a URI may say besides its hosts. Others could make the service read its own files, or send its own tokens.
+_URI_OPTIONS = frozenset(
+    {"replicaset", "directconnection", "readpreference", "retrywrites", "retryreads", "w", "appname"}
+    | {"connecttimeoutms", "serverselectiontimeoutms", "sockettimeoutms", "authsource"}
+)
+
 # A reconfiguration that meets another one, or a primary that just stepped down, is worth another try.
 _RECONFIG_RETRY_CODES = frozenset({103, 109, 10107, 13435, 11602, 189, 91, 11600, 308})
 
@@ -76,6 +82,16 @@ def check_uri(uri: str) -> None:
         raise InvalidInput("uri", expected=f"a MongoDB connection string ({error})") from None
     if parsed is None:
         raise InvalidInput("uri", expected="a connection string that begins with mongodb://")
+    unwanted = sorted(set(map(str.lower, parsed.get("options", {}))) - _URI_OPTIONS)
+    if unwanted:
+        raise InvalidInput(
+            "uri",
+            expected=f"no option but {', '.join(sorted(_URI_OPTIONS))}",
+            got=", ".join(unwanted),
+            hint="credentials and certificates have fields of their own",
+        )
+    if any(host.startswith("/") for host, _ in parsed.get("nodelist", [])):
+        raise InvalidInput("uri", expected="host names or addresses, not sockets of this machine")
     if parsed.get("username") or parsed.get("password"):
         raise InvalidInput(
             "uri",

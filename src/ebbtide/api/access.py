@@ -1,7 +1,7 @@
 """Who calls, and whether from an allowed address: the first two checks of contract 4.5.
 
-The caller's address is the connection's other end; `X-Forwarded-For` is never believed. Nothing of the body is read
-before a caller passed here.
+The caller's address is the connection's other end; `X-Forwarded-For` is never believed. Nothing of the body
+is read before a caller passed here.
 """
 
 import hmac

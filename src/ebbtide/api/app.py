@@ -1,7 +1,7 @@
 """The API as an ASGI application: routes from the table of operations, error documents for everything else.
 
-Handlers are synchronous and run in threads over the synchronous catalog (docs/decisions/0003-sync-handlers.md). The
-event loop itself does no more than read requests and move bytes.
+Handlers are synchronous and run in threads over the synchronous catalog
+(docs/decisions/0003-sync-handlers.md). The event loop itself does no more than read requests and move bytes.
 """
 
 import time

@@ -1,7 +1,8 @@
 """Request bodies: from bytes to checked values, every bad field named.
 
-Bytes are judged as a whole first (size, type, JSON: the first fault ends it); fields are judged together, so one
-answer names all that are wrong. `null` counts as not sent. Nothing of a body is kept that was not asked for by name.
+Bytes are judged as a whole first (size, type, JSON: the first fault ends it); fields are judged together, so
+one answer names all that are wrong. `null` counts as not sent. Nothing of a body is kept that was not asked
+for by name.
 """
 
 import json

@@ -1,12 +1,13 @@
 """HTTP Digest: reading the header, issuing nonces, judging answers.
 
-A nonce is 24 bytes in base64 (32 characters): when it was issued (ms, 6 bytes), 8 random bytes, and 10 bytes of an HMAC
-over both under a key that lives only in this process. So unasked-for challenges take no memory; a nonce is remembered
-only once a right answer used it, with the highest count (`nc`) seen, and that at most `NONCES_MAX` times.
+A nonce is 24 bytes in base64 (32 characters): when it was issued (ms, 6 bytes), 8 random bytes, and 10 bytes
+of an HMAC over both under a key that lives only in this process. So unasked-for challenges take no memory; a
+nonce is remembered only once a right answer used it, with the highest count (`nc`) seen, and that at most
+`NONCES_MAX` times.
 
-Invariants: an answer is accepted once; nonces older than `NONCE_LIFE`, or than the oldest one forgotten for lack of
-room, are stale. A restart makes every nonce stale: clients then answer the new challenge by themselves.
-Sources: RFC 7616 and 2617; contract section 4.1 for the exact challenge.
+Invariants: an answer is accepted once; nonces older than `NONCE_LIFE`, or than the oldest one forgotten for
+lack of room, are stale. A restart makes every nonce stale: clients then answer the new challenge by
+themselves. Sources: RFC 7616 and 2617; contract section 4.1 for the exact challenge.
 """
 
 import base64
@@ -58,7 +59,8 @@ class DigestAnswer:
 def parse_digest(header: str) -> DigestAnswer:
     """Read an `Authorization: Digest …` header; parameters may be quoted or bare, unknown ones are skipped.
 
-    Raises MalformedCredentials, and nothing else, for anything that is not a complete answer with MD5 and qop auth.
+    Raises MalformedCredentials, and nothing else, for anything that is not a complete answer with MD5 and qop
+    auth.
     """
     if len(header) > _HEADER_LENGTH_MAX:
         raise MalformedCredentials("too long")

@@ -24,6 +24,7 @@ from ebbtide.errors import NotFound, Unreachable
 from ebbtide.events import record_event
 from ebbtide.sealing import ServiceKey
 from ebbtide.serve.catalog_mongod import start_catalog
+from ebbtide.serve.serve_lock import take_serve_lock
 from ebbtide.settings import Settings
 
 FIRST_GROUP_NAME = "default"
@@ -130,7 +131,8 @@ def _write_key_file(
 def reset_owner(data_dir: Path, settings: Settings) -> tuple[str, str]:
     """Give the owner key a new private key; the old one stops working at once. Returns (public, private).
 
-    Works beside a running `ebbtide serve` and without one. Raises NotFound where the first start never happened.
+    Works beside a running `ebbtide serve` and without one. Raises NotFound where the first start never happened,
+    Refused where a serve runs whose catalog does not answer.
     """
     directory = DataDirectory.at(data_dir)
     if not directory.catalog.is_dir() and settings.text("catalog.uri") is None:
@@ -143,11 +145,13 @@ def reset_owner(data_dir: Path, settings: Settings) -> tuple[str, str]:
     except Unreachable:
         if settings.text("catalog.uri") is not None:
             raise
-    process = start_catalog(directory, settings)
-    try:
-        return _reset(directory, settings, service_key, timeout_seconds=10)
-    finally:
-        process.stop()
+    # Under the lock: the catalog of a serve that is only slow to answer is not ours to stop.
+    with take_serve_lock(directory):
+        process = start_catalog(directory, settings)
+        try:
+            return _reset(directory, settings, service_key, timeout_seconds=10)
+        finally:
+            process.stop()
 
 
 def _reset(

@@ -9,7 +9,6 @@ Kill -9 of the supervisor: the kernel tells its children (parent-death signal), 
 One supervisor a data directory, by a file lock that dies with the process.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -28,7 +27,7 @@ import structlog
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import SystemClock
 from ebbtide.data_directory import DataDirectory
-from ebbtide.errors import MongodError, NotFound, Refused
+from ebbtide.errors import MongodError, NotFound
 from ebbtide.listen import external_url, resolve_listen
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.processes import dies_with_parent
@@ -36,6 +35,7 @@ from ebbtide.repository.repository import Repository
 from ebbtide.sealing import ServiceKey
 from ebbtide.serve.catalog_mongod import start_catalog
 from ebbtide.serve.first_start import OwnerKey, ensure_owner
+from ebbtide.serve.serve_lock import take_serve_lock
 from ebbtide.settings import SETTINGS, Settings
 from ebbtide.storage.directory import DirectoryStorage
 
@@ -95,7 +95,7 @@ class Supervisor:
         Raises Refused where another serve runs here, and whatever cannot be prepared.
         """
         self.directory.prepare()
-        self._take_lock()
+        self._lock = take_serve_lock(self.directory)
         if self._settings.text("catalog.uri") is None:
             self._catalog_process = start_catalog(self.directory, self._settings)
         open_or_create_repository(self.directory, self._settings)
@@ -190,24 +190,6 @@ class Supervisor:
         except httpx.HTTPError:
             return False
         return True
-
-    def _take_lock(self) -> None:
-        path = self.directory.run / "serve.lock"
-        lock = path.open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            pid = lock.read().strip() or "unknown"
-            lock.close()
-            raise Refused(
-                f"another ebbtide serve (pid {pid}) uses {self.directory.root}",
-                hint="stop it first, or choose another --data",
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        self._lock = lock
 
 
 def restart_delay_seconds(deaths: int) -> float:

@@ -35,6 +35,10 @@ CRASH_POINTS: dict[str, str] = {
     "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",
     "restore.ready": "the link is usable; the archive's SHA-1 is not known",
     "restore.hashed": "the SHA-1 is in the catalog; the job is still claimed",
+    # prune
+    "prune.manifest_removed": "the manifest of a deleted snapshot is gone; what only it referred to is still there",
+    "prune.marked": "the repository says what nothing refers to; nothing of that is swept",
+    "prune.swept": "an object that nothing refers to is gone; others may still be there",
 }
 
 _hook: Callable[[str], None] | None = None

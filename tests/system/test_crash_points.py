@@ -15,6 +15,8 @@ from ebbtide.testing.service import Owner, RunningService
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
+# Those are killed at in test_pruning.py.
+PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 DEATHS_MAX = 3
 
 
@@ -75,7 +77,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 
 def test_every_crash_point_has_its_test() -> None:
-    assert sorted(CRASH_POINTS) == sorted(CLUSTER_POINTS + SNAPSHOT_POINTS + RESTORE_POINTS)
+    assert sorted(CRASH_POINTS) == sorted(CLUSTER_POINTS + SNAPSHOT_POINTS + RESTORE_POINTS + PRUNE_POINTS)
 
 
 def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:

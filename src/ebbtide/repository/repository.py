@@ -4,6 +4,7 @@
     <cluster id>/<replica set>/packs/<pack id>     stored blocks
     <cluster id>/<replica set>/recipes/<2 hex>/<hash>
     <cluster id>/<replica set>/snapshots/<id>      manifest: the commit point of a snapshot
+    <cluster id>/<replica set>/prune/mark          what prune saw that nothing refers to; the only one overwritten
 
 Invariants
   * write order: packs → recipes → manifest; each is durable before the next names it
@@ -61,6 +62,20 @@ class ReplicaSetStore:
 
     def manifest_name(self, snapshot_id: SnapshotId) -> str:
         return f"{self._prefix}/snapshots/{snapshot_id}"
+
+    @property
+    def mark_name(self) -> str:
+        """The object in which prune remembers what nothing refers to."""
+        return f"{self._prefix}/prune/mark"
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Every object in `folder` ("packs/") of this replica set: name below its prefix → length in bytes."""
+        start = len(self._prefix) + 1
+        return {name[start:]: size for name, size in self._sizes(f"{self._prefix}/{folder}").items()}
+
+    def delete_object(self, name: str) -> None:
+        """Remove one object, named as `sizes` names it. Only prune knows when that is safe. Idempotent."""
+        self.storage.delete(f"{self._prefix}/{name}")
 
     def load_recipe(self, stretch: Stretch, *, snapshot_id: SnapshotId) -> Recipe:
         """The recipe of a stretch of that snapshot, checked.

@@ -1,0 +1,254 @@
+"""Prune: removing what no snapshot needs, in two phases, so that no mistake in time can cost a snapshot.
+
+    inspect    list the objects, read every manifest that stays and every recipe that these name
+    plan       pure: what goes, what is marked, what waits, and why
+    execute    manifests of deleted snapshots → mark → recipes marked long enough → packs marked long enough
+
+Invariants
+  * an object is swept only if this very inspection found nothing that refers to it, and the mark says that nothing
+    has for the grace period
+  * delete order is manifest → recipes → packs: at no moment does anything name an object that is gone
+  * a manifest or recipe that cannot be read refers to who knows what: then nothing of its replica set is swept
+  * objects of a kind that this version does not know are left alone
+
+Only for one who keeps writers out meanwhile (`backup.prune_guard`): a snapshot that is being taken refers to objects
+before its manifest says so. Crash: manifests that are gone, a mark that is newer or older, recipes and packs that
+nothing names: the next run goes on from there.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from ebbtide import crash_points
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.errors import IntegrityError, ObjectNotFound
+from ebbtide.repository.manifest import Manifest, is_recipe_hash
+from ebbtide.repository.pack import is_pack_id
+from ebbtide.repository.prune_mark import MARK_BYTES_MAX, MARKED_MAX, decode_mark, encode_mark
+from ebbtide.repository.repository import ReplicaSetStore
+
+
+class Kind(StrEnum):
+    """What an object is to prune; in the order in which they go."""
+
+    MANIFEST = "manifest"
+    RECIPE = "recipe"
+    PACK = "pack"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """One object that goes, and why. `since`: when it was first seen that nothing refers to it."""
+
+    kind: Kind
+    name: str
+    size_bytes: int
+    reason: str
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What there is of one replica set. Names are below its prefix; sizes in bytes.
+
+    `manifests` are those to be removed. `live` are the recipes and packs that the other snapshots refer to.
+    `unreadable` says which objects could not be read; then `live` is not all that is live. `mark` is None if absent.
+    """
+
+    manifests: Mapping[str, int]
+    recipes: Mapping[str, int]
+    packs: Mapping[str, int]
+    live: frozenset[str]
+    unreadable: tuple[str, ...]
+    mark: Mapping[str, datetime] | None
+    snapshots_kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePlan:
+    """What one run does. `removals` are in the order in which they go.
+
+    `mark` is what the mark says afterwards; None if it need not be written. `waiting` objects are unreferenced but
+    not for long enough. `blocked` says why nothing can be swept; empty if something can.
+    """
+
+    removals: tuple[Removal, ...]
+    mark: Mapping[str, datetime] | None
+    waiting_objects: int
+    waiting_bytes: int
+    live_objects: int
+    live_bytes: int
+    snapshots_kept: int
+    blocked: str
+
+    @property
+    def removed_bytes(self) -> int:
+        return sum(removal.size_bytes for removal in self.removals)
+
+    def count(self, kind: Kind) -> int:
+        """How many objects of that kind go."""
+        return sum(removal.kind is kind for removal in self.removals)
+
+
+def inspect(
+    store: ReplicaSetStore, *, remove: Collection[SnapshotId], check: Callable[[], None]
+) -> Inspection:
+    """Read what `plan_prune` needs to know. Changes nothing.
+
+    `remove`: snapshots that are deleted; their manifests are never read, so damage in them holds nothing up. `check`
+    is called before every object that is read and may raise. Raises StorageError.
+    """
+    manifests = store.sizes("snapshots/")
+    recipes = {name: size for name, size in store.sizes("recipes/").items() if _is_recipe_name(name)}
+    packs = {name: size for name, size in store.sizes("packs/").items() if _is_pack_name(name)}
+    going = {f"snapshots/{snapshot_id}" for snapshot_id in remove}
+    references = _References(store, check)
+    kept = [snapshot_id for snapshot_id in store.iter_snapshot_ids() if snapshot_id not in remove]
+    for snapshot_id in kept:
+        references.follow(snapshot_id)
+    return Inspection(
+        manifests={name: size for name, size in manifests.items() if name in going},
+        recipes=recipes,
+        packs=packs,
+        live=frozenset(references.live),
+        unreadable=tuple(references.unreadable),
+        mark=load_mark(store),
+        snapshots_kept=len(kept),
+    )
+
+
+def plan_prune(inspection: Inspection, *, now: datetime, grace: timedelta) -> PrunePlan:
+    """What a run at `now` does. Pure.
+
+    A mark from the future (a clock that went back) counts from now on.
+    """
+    objects = {**inspection.recipes, **inspection.packs}
+    unreferenced = sorted(name for name in objects if name not in inspection.live)
+    old = inspection.mark or {}
+    marked = {name: min(old.get(name, now), now) for name in unreferenced[:MARKED_MAX]}
+    if inspection.unreadable:
+        # What the unreadable object refers to may be among these: their time begins once it is known.
+        marked = {}
+    ripe = {name for name, since in marked.items() if now - since >= grace}
+    removals = [
+        Removal(kind=Kind.MANIFEST, name=name, size_bytes=size, reason="its snapshot was deleted")
+        for name, size in sorted(inspection.manifests.items())
+    ]
+    for kind, sizes in ((Kind.RECIPE, inspection.recipes), (Kind.PACK, inspection.packs)):
+        removals += [
+            Removal(
+                kind=kind,
+                name=name,
+                size_bytes=sizes[name],
+                reason="no snapshot refers to it",
+                since=marked[name],
+            )
+            for name in sorted(ripe)
+            if name in sizes
+        ]
+    waiting = [name for name in unreferenced if name not in ripe]
+    return PrunePlan(
+        removals=tuple(removals),
+        mark=None if marked == old else marked,
+        waiting_objects=len(waiting),
+        waiting_bytes=sum(objects[name] for name in waiting),
+        live_objects=len(objects) - len(unreferenced),
+        live_bytes=sum(size for name, size in objects.items() if name in inspection.live),
+        snapshots_kept=inspection.snapshots_kept,
+        blocked="; ".join(inspection.unreadable[:5]),
+    )
+
+
+def execute_prune(store: ReplicaSetStore, plan: PrunePlan, *, check: Callable[[], None]) -> int:
+    """Do what the plan says; the bytes removed are returned. Can be interrupted anywhere.
+
+    `check` is called before every change and raises where prune has to stop: what it raises passes through.
+    Raises StorageError.
+    """
+    removed = 0
+    for removal in _of_kind(plan, Kind.MANIFEST):
+        check()
+        store.delete_object(removal.name)
+        removed += removal.size_bytes
+        crash_points.reach("prune.manifest_removed")
+    if plan.mark is not None:
+        check()
+        save_mark(store, plan.mark)
+        crash_points.reach("prune.marked")
+    for removal in (*_of_kind(plan, Kind.RECIPE), *_of_kind(plan, Kind.PACK)):
+        check()
+        store.delete_object(removal.name)
+        removed += removal.size_bytes
+        crash_points.reach("prune.swept")
+    return removed
+
+
+def load_mark(store: ReplicaSetStore) -> dict[str, datetime] | None:
+    """The mark; None if there is none, an empty one if it is damaged: then the grace period begins anew."""
+    name = store.mark_name
+    try:
+        return decode_mark(store.storage.get(name, limit=MARK_BYTES_MAX), object_name=name)
+    except ObjectNotFound:
+        return None
+    except IntegrityError:
+        return {}
+
+
+def save_mark(store: ReplicaSetStore, mark: Mapping[str, datetime]) -> None:
+    """Write the mark; one that is empty is removed instead."""
+    if not mark:
+        store.storage.delete(store.mark_name)
+        return
+    encoded = encode_mark(mark, cluster_id=store.cluster_id, replica_set_name=store.replica_set_name)
+    store.storage.put(store.mark_name, [encoded])
+
+
+class _References:
+    """Collects the names of all recipes and packs that manifests refer to."""
+
+    def __init__(self, store: ReplicaSetStore, check: Callable[[], None]) -> None:
+        self._store = store
+        self._check = check
+        self.live: set[str] = set()
+        self.unreadable: list[str] = []
+
+    def follow(self, snapshot_id: SnapshotId) -> None:
+        """Add what one snapshot refers to."""
+        self._check()
+        try:
+            manifest = self._store.load_manifest(snapshot_id)
+        except (IntegrityError, ObjectNotFound) as error:
+            self.unreadable.append(str(error.message))
+            return
+        self._follow_stretches(manifest)
+
+    def _follow_stretches(self, manifest: Manifest) -> None:
+        for stretch in (stretch for entry in manifest.files for stretch in entry.stretches):
+            if stretch.recipe_hash is not None:
+                name = f"recipes/{stretch.recipe_hash[:2]}/{stretch.recipe_hash}"
+                if name in self.live:
+                    continue
+                self.live.add(name)
+                self._check()
+            try:
+                recipe = self._store.load_recipe(stretch, snapshot_id=manifest.snapshot_id)
+            except (IntegrityError, ObjectNotFound) as error:
+                self.unreadable.append(str(error.message))
+                continue
+            self.live.update(f"packs/{pack_id}" for pack_id in recipe.pack_ids())
+
+
+def _of_kind(plan: PrunePlan, kind: Kind) -> Iterable[Removal]:
+    return [removal for removal in plan.removals if removal.kind is kind]
+
+
+def _is_recipe_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 3 and is_recipe_hash(parts[2]) and parts[1] == parts[2][:2]
+
+
+def _is_pack_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and is_pack_id(parts[1])

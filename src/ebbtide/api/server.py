@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from ebbtide.api.app import create_app
 from ebbtide.api.context import ApiContext
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.access import parse_address
 from ebbtide.errors import InvalidSetting
+from ebbtide.listen import Listen, external_url, resolve_listen
 from ebbtide.restore.job_archive import JobArchives
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
@@ -32,70 +33,25 @@ BACKLOG = 512
 _log = structlog.get_logger("ebbtide.api")
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, `[IPV6]:PORT`; port 0 lets the system choose."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidSetting("api.listen", expected="HOST:PORT", got=text)
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return parse_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_listen(settings: Settings) -> None:
-    """Raises InvalidSetting for an address that others can reach without TLS, or for half a TLS setting."""
-    certificate, key = settings.text("api.tls_certificate_file"), settings.text("api.tls_key_file")
-    if (certificate is None) != (key is None):
-        raise InvalidSetting("api.tls_certificate_file", expected="to be set together with api.tls_key_file")
-    host, _ = parse_listen(settings.text("api.listen") or "")
-    if not is_loopback(host) and certificate is None and not settings.flag("api.insecure_http"):
-        raise InvalidSetting(
-            "api.listen",
-            expected="a loopback address, or TLS (api.tls_certificate_file and api.tls_key_file)",
-            got=host,
-            hint="--insecure-http allows it, and lets anyone on the way read the backups",
-        )
-
-
-def open_listener(settings: Settings) -> socket.socket:
+def open_listener(listen: Listen) -> socket.socket:
     """A bound socket, not listening yet. Raises InvalidSetting where the address cannot be had."""
-    host, port = parse_listen(settings.text("api.listen") or "")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise InvalidSetting(
-            "api.listen", expected="an address of this machine", got=f"{host}: {error}"
+            "api.listen", expected="an address of this machine", got=f"{listen.host}: {error}"
         ) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise InvalidSetting("api.listen", expected="a free address", got=f"{host}:{port}: {error}") from None
+        wanted = f"{listen.host}:{listen.port}: {error}"
+        raise InvalidSetting("api.listen", expected="a free address", got=wanted) from None
     return listener
-
-
-def resolve_external_url(settings: Settings, listener: socket.socket) -> str:
-    """What links begin with: the setting, else scheme and address listened on."""
-    configured = settings.text("api.external_url")
-    if configured is not None:
-        return configured.rstrip("/")
-    scheme = "http" if settings.text("api.tls_certificate_file") is None else "https"
-    host, _ = parse_listen(settings.text("api.listen") or "")
-    port = listener.getsockname()[1]
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def run_api(
@@ -141,24 +97,25 @@ def build_server(
     on_started: Callable[[str], None] | None = None,
 ) -> tuple["ApiServer", socket.socket, str]:
     """The server, its bound socket (the caller closes it) and the external URL; nothing runs yet."""
-    check_listen(settings)
-    listener = open_listener(settings)
-    external_url = resolve_external_url(settings, listener)
+    listen = resolve_listen(settings)
+    listener = open_listener(listen)
+    # Port 0 asked for a free one: links begin with the one that was had.
+    base_url = external_url(settings, replace(listen, port=listener.getsockname()[1]))
     context = ApiContext(
         settings=settings,
         catalog=catalog,
         service_key=service_key,
         clock=clock,
         repository_path=repository_path,
-        external_url=external_url,
+        external_url=base_url,
         data_dir=data_dir,
         open_archive=JobArchives(repository_path).open,
     )
 
     def announce() -> None:
-        _log.info("api.started", url=external_url)
+        _log.info("api.started", url=base_url)
         if on_started is not None:
-            on_started(external_url)
+            on_started(base_url)
 
     app = create_app(context)
     config = uvicorn.Config(
@@ -179,7 +136,7 @@ def build_server(
     )
     # A download that is cut ends without its last bytes on purpose; uvicorn calls that an error of the application.
     logging.getLogger("uvicorn.error").addFilter(_is_not_a_cut_download)
-    return ApiServer(config, on_started=announce, on_stop=app.state.cut_downloads), listener, external_url
+    return ApiServer(config, on_started=announce, on_stop=app.state.cut_downloads), listener, base_url
 
 
 def _is_not_a_cut_download(record: logging.LogRecord) -> bool:

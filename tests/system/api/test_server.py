@@ -13,10 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ebbtide.api.server import check_listen
-from ebbtide.errors import InvalidSetting
 from ebbtide.sealing import ServiceKey
-from ebbtide.settings import resolve_settings
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
@@ -88,22 +85,3 @@ def test_jobs_are_still_shown_after_the_service_key_was_lost(start_service: Call
     link = f"{service.url}/backup/restore/v3/pull/{job.id}/{job.file_name}"
     refused = requests.get(link, headers={"Authorization": f"Bearer {key}"}, timeout=10)
     assert (refused.status_code, refused.json()["errorCode"]) == (500, "UNEXPECTED_ERROR")
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {"api.listen": "0.0.0.0:1"},
-        {"api.listen": "nonsense"},
-        {"api.tls_certificate_file": "x"},
-        {"api.tls_key_file": "x"},
-    ],
-)
-def test_what_would_be_unsafe_is_refused_at_the_start(flags: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSetting):
-        check_listen(resolve_settings(flags=flags, environment={}, file=None))
-
-
-def test_plain_http_beyond_loopback_must_be_asked_for() -> None:
-    flags = {"api.listen": "0.0.0.0:1", "api.insecure_http": True}
-    check_listen(resolve_settings(flags=flags, environment={}, file=None))

@@ -10,12 +10,10 @@ from ebbtide.api.queries import Presentation
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import CODES, not_logged_in, refusal, refuse_fields, violation
 from ebbtide.api.responses import Answer, Shape, encode, render, wrap
-from ebbtide.api.server import is_loopback, parse_listen
 from ebbtide.api.wire import effective_state, iso_date, link_key, seconds_left
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import EXPIRED, READY, USED_UP, RestoreJob
-from ebbtide.errors import InvalidSetting
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = "5a681ff180eef54e09de20d1"
@@ -117,21 +115,3 @@ def test_time_left() -> None:
 def test_keys_are_cut_out_of_paths(path: str) -> None:
     for key in ("MGFiNWE1MGRkOGFlZDQ2ODBhNmFhODRkMzg2NDMwM2E=", "0ab5a50dd8aed4680a6aa84d3864303a"):
         assert key not in loggable_path(path.replace("KEY", key))
-
-
-def test_addresses_to_listen_on() -> None:
-    assert [parse_listen(text) for text in ("127.0.0.1:0", "[::1]:27080", "localhost:1")] == [
-        ("127.0.0.1", 0),
-        ("::1", 27080),
-        ("localhost", 1),
-    ]
-    for text in ("", ":1", "a", "a:b", "a:70000", "a:-1"):
-        with pytest.raises(InvalidSetting):
-            parse_listen(text)
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")] == [
-        True,
-        True,
-        True,
-        False,
-        False,
-    ]

@@ -32,7 +32,7 @@ from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.ids import ClusterId, SnapshotId
 from ebbtide.domain.progress import NoProgress
-from ebbtide.errors import EbbtideError
+from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
 from ebbtide.mongod.ports import free_port
 from ebbtide.processes import dies_with_parent, process_start_ticks
 from ebbtide.repository.repository import ReplicaSetStore, Repository, never_cancelled
@@ -366,13 +366,7 @@ class Owner:
         findings: list[Finding] = []
         for snapshot in self.client.list_snapshots(self.group_id, self.name):
             if snapshot["state"] == "COMPLETE" and snapshot["clusterId"] == cluster["id"]:
-                findings += verify_snapshot(
-                    store,
-                    store.load_manifest(SnapshotId(snapshot["id"])),
-                    threads=2,
-                    progress=NoProgress(),
-                    check_cancelled=never_cancelled,
-                )
+                findings += _verify(store, SnapshotId(snapshot["id"]))
         return findings
 
     def store(self) -> ReplicaSetStore:
@@ -464,6 +458,14 @@ class Owner:
 
     def events(self) -> list[Document]:
         return self.client.list_events(self.group_id, cluster=None, limit=500)
+
+
+def _verify(store: ReplicaSetStore, snapshot_id: SnapshotId) -> list[Finding]:
+    try:
+        manifest = store.load_manifest(snapshot_id)
+    except (IntegrityError, ObjectNotFound) as error:
+        return [Finding(object_name=error.object_name, problem=error.message)]
+    return verify_snapshot(store, manifest, threads=2, progress=NoProgress(), check_cancelled=never_cancelled)
 
 
 def role_of(arguments: Sequence[str], data: Path) -> str | None:

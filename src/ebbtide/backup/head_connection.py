@@ -7,7 +7,12 @@ from pymongo import MongoClient
 
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.replica_set import join_host_port
-from ebbtide.mongod.deployment import Credentials, connect_to_member, connect_to_set
+from ebbtide.mongod.deployment import (
+    Credentials,
+    connect_to_member,
+    connect_to_set,
+    keyfile_credentials,
+)
 from ebbtide.sealing import ServiceKey
 
 Document = dict[str, Any]
@@ -42,6 +47,12 @@ class ClusterAccess:
     ) -> MongoClient[Document]:
         """One member alone. `login=False` before the head has the set's users."""
         credentials = self.credentials() if login else None
+        return connect_to_member(host_port, credentials, timeout_seconds=timeout_seconds)
+
+    def arbiter_client(self, host_port: str, *, timeout_seconds: float = 10.0) -> MongoClient[Document]:
+        """One arbiter. It knows no users: where the set has a keyfile, we are a fellow member to it."""
+        keyfile = self.keyfile()
+        credentials = keyfile_credentials(keyfile) if keyfile is not None else None
         return connect_to_member(host_port, credentials, timeout_seconds=timeout_seconds)
 
     def head_client(self, *, login: bool = True, timeout_seconds: float = 10.0) -> MongoClient[Document]:

@@ -27,6 +27,7 @@ from ebbtide.domain.event import EventLevel
 from ebbtide.domain.head import HeadAction, HeadSight, decide_head_action
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.replica_set import (
+    arbiter_hosts,
     find_in_status,
     find_member,
     join_host_port,
@@ -314,12 +315,14 @@ class HeadKeeper:
         """Who could not reach the head within the time that the settings give, one sentence each."""
         deadline = self._clock.monotonic() + self._context.settings.number("head.reach_seconds")
         address = join_host_port(head.host, head.port)
-        waiting = {host: f"{host} does not list it yet" for host in self._voting(access)}
+        configuration = deployment.get_configuration(self._set(access))
+        arbiters = arbiter_hosts(configuration)
+        waiting = {host: f"{host} does not list it yet" for host in voting_hosts(configuration)}
         while waiting and self._clock.monotonic() < deadline and not self._stopping.is_set():
             if self._process is None or not self._process.is_running():
                 raise MongodDied("the head's mongod ended while it joined; it is started again")
             for host in list(waiting):
-                problem = self._ask_reaches(host, address, access)
+                problem = self._ask_reaches(host, address, access, is_arbiter=host in arbiters)
                 if problem is None:
                     del waiting[host]
                 else:
@@ -331,12 +334,10 @@ class HeadKeeper:
             raise HeadUnavailable("the worker stops")
         return sorted(waiting.values())
 
-    def _voting(self, access: ClusterAccess) -> list[str]:
-        return voting_hosts(deployment.get_configuration(self._set(access)))
-
-    def _ask_reaches(self, host: str, address: str, access: ClusterAccess) -> str | None:
+    def _ask_reaches(self, host: str, address: str, access: ClusterAccess, *, is_arbiter: bool) -> str | None:
         """None if the member `host` reaches the head at `address`, else a sentence."""
-        client = access.member_client(host, timeout_seconds=3)
+        connect = access.arbiter_client if is_arbiter else access.member_client
+        client = connect(host, timeout_seconds=3)
         try:
             seen = find_in_status(deployment.run_admin(client, "replSetGetStatus"), address)
         except EbbtideError as error:
@@ -354,7 +355,8 @@ class HeadKeeper:
         if head.state is HeadState.DOWN:
             self._update(message="its mongod runs again and catches up")
             return
-        done = _bytes_below(self._directory(cluster) / "db")
+        # Files shrink now and then; progress that was told does not.
+        done = max(_bytes_below(self._directory(cluster) / "db"), head.sync_done_bytes or 0)
         total = head.sync_total_bytes
         self._update(sync_done_bytes=min(done, total) if total else done)
 

@@ -56,6 +56,11 @@ def voting_hosts(configuration: Configuration) -> list[str]:
     return [m["host"] for m in configuration["members"] if m.get("votes", 1) > 0]
 
 
+def arbiter_hosts(configuration: Configuration) -> set[str]:
+    """`host:port` of every arbiter: it votes and has no data, and so no users either."""
+    return {m["host"] for m in configuration["members"] if m.get("arbiterOnly", False)}
+
+
 def free_member_id(configuration: Configuration) -> int:
     """An id that no member has: one above the highest, else the lowest free one."""
     used = {int(m["_id"]) for m in configuration["members"]}

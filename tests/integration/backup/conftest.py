@@ -14,6 +14,7 @@ import pytest
 from pymongo import MongoClient
 
 from ebbtide import crash_points
+from ebbtide.backup import head_keeper
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.registration import (
     RegistrationReport,
@@ -42,6 +43,7 @@ from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing import workload
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.worker import worker as worker_module
 from ebbtide.worker.worker import Worker
 
 Document = dict[str, Any]
@@ -241,6 +243,10 @@ def shared_installation(mongod_binary: Path) -> Iterator[Installation]:
         environment={},
         file=None,
     )
+    patch = pytest.MonkeyPatch()
+    # A test waits for every look, and there are many of them.
+    patch.setattr(head_keeper, "TICK_SECONDS", 0.2)
+    patch.setattr(worker_module, "LOOK_SECONDS", 0.1)
     catalog_mongod = start_catalog(directory, settings)
     catalog = Catalog.connect(directory.catalog_uri(settings))
     try:
@@ -266,6 +272,7 @@ def shared_installation(mongod_binary: Path) -> Iterator[Installation]:
             if left_over is not None:
                 left_over.kill()
         shutil.rmtree(root, ignore_errors=True)
+        patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.replica_set import find_member
 from ebbtide.errors import Unreachable
+from ebbtide.mongod.options import MongodOptions, Tcp
+from ebbtide.mongod.ports import free_port
+from ebbtide.mongod.process import MongodProcess
 from ebbtide.testing.lab import ReplicaSetLab
 
 AtPoint = Callable[[str, Callable[[], Any]], None]
@@ -342,3 +346,40 @@ def test_the_least_that_registration_asks_for_is_enough_for_a_snapshot(
     with installation.working():
         cluster = installation.register_and_follow(keyfile_lab, username="least", password="pass")
         assert installation.take_snapshot(cluster).data_size_bytes > 0
+
+
+@pytest.fixture
+def arbiter(keyfile_lab: ReplicaSetLab, mongod_binary: Path, tmp_path: Path) -> Iterator[str]:
+    """The address of an arbiter that the set has as well; it is taken out with the lab's next reset."""
+    port = free_port()
+    options = MongodOptions(
+        dbpath=tmp_path / "arbiter",
+        log_path=tmp_path / "arbiter.log",
+        listen=Tcp(host="127.0.0.1", port=port),
+        cache_gb=0.25,
+        replica_set_name=keyfile_lab.replica_set_name,
+        keyfile=keyfile_lab.keyfile_path,
+    )
+    process = MongodProcess.start(mongod_binary, options, identity_path=tmp_path / "arbiter.json")
+    try:
+        with keyfile_lab.client() as client:
+            client.admin.command("setDefaultRWConcern", 1, defaultWriteConcern={"w": "majority"})
+            config = client.admin.command("replSetGetConfig")["config"]
+            config["members"].append({"_id": 9, "host": f"127.0.0.1:{port}", "arbiterOnly": True})
+            config["version"] += 1
+            client.admin.command("replSetReconfig", config)
+        yield f"127.0.0.1:{port}"
+        keyfile_lab.remove_foreign_members()
+    finally:
+        process.kill()
+
+
+def test_an_arbiter_which_has_no_users_can_be_asked_too(
+    installation: Any, keyfile_lab: ReplicaSetLab, arbiter: str
+) -> None:
+    with installation.working(head_reach_seconds=6.0):
+        cluster = installation.register_and_follow(keyfile_lab)
+        hosts = [member["host"] for member in configuration(keyfile_lab)["members"]]
+        head = installation.head(cluster)
+        assert {arbiter, f"{head.host}:{head.port}"} <= set(hosts)
+        installation.remove(cluster)

@@ -6,7 +6,7 @@ NEEDS := sudo apt-get install -y git make curl python3-venv libcurl4
 comma := ,
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
-.PHONY: help setup demo check test test-long conformance format clean preflight
+.PHONY: help setup demo check test test-long conformance format bench clean preflight
 
 help:
 	@echo "make demo         back up, download and restart a throwaway replica set, then stay up"
@@ -14,6 +14,7 @@ help:
 	@echo "make check        format, lint, types, import direction"
 	@echo "make conformance  the API against ../shared/reference"
 	@echo "make test-long    what takes minutes"
+	@echo "make bench        Ebbtide against plain tools, as ratios (takes minutes, and 12 GB of disk)"
 
 preflight:
 	@PYTHON="$(PYTHON)" sh scripts/preflight.sh
@@ -44,6 +45,9 @@ test-long: setup
 
 conformance: setup
 	$(BIN)/python -m pytest tests/conformance
+
+bench: setup
+	$(BIN)/python -m bench $(BENCH)
 
 format: setup
 	$(BIN)/ruff format src tests

@@ -1,0 +1,1 @@
+"""`make bench`: Ebbtide against plain tools on the same bytes, as ratios."""

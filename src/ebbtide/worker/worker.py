@@ -23,10 +23,14 @@ from ebbtide.backup.registration import new_head
 from ebbtide.backup.requesting import enqueue_snapshot
 from ebbtide.backup.snapshot_run import SnapshotRun
 from ebbtide.catalog.workers import WorkerRecord
+from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId
-from ebbtide.domain.job import Job, JobKind
+from ebbtide.domain.job import Job, JobKind, job_id
 from ebbtide.domain.restore_job import RestoreEvent
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError
+from ebbtide.events import record_event
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.download_run import DownloadRun
@@ -163,11 +167,34 @@ class Worker:
                 self._catalog.jobs.release_all(worker.id)
                 self._catalog.workers.delete(worker.id)
         for snapshot in self._catalog.snapshots.list_in_progress():
-            enqueue_snapshot(snapshot, catalog=self._catalog, clock=self._clock)
+            cluster = self._catalog.clusters.find(snapshot.cluster_id)
+            if cluster is not None and cluster.state is not ClusterState.REMOVED:
+                enqueue_snapshot(snapshot, catalog=self._catalog, clock=self._clock)
+            else:
+                self._give_up_snapshot(snapshot)
         for restore in self._catalog.restore_jobs.list_unfinished():
             enqueue_restore(restore, catalog=self._catalog, clock=self._clock)
         for restore in self._catalog.restore_jobs.list_expired(self._clock.now()):
             self._catalog.restore_jobs.apply(restore.id, RestoreEvent.LINK_EXPIRED)
+
+    def _give_up_snapshot(self, snapshot: Snapshot) -> None:
+        """The head is gone, so no worker will claim this one any more; one that still works on it is told to stop."""
+        job = self._catalog.jobs.request_cancel(job_id(JobKind.SNAPSHOT, snapshot.id))
+        if job is not None and job.lease_until is not None and job.lease_until > self._clock.now():
+            return
+        reason = "its cluster was removed before it was taken"
+        failed = self._catalog.snapshots.update(snapshot.id, state=SnapshotState.FAILED, error=reason)
+        if failed is not None:
+            record_event(
+                self._catalog,
+                self._clock,
+                level=EventLevel.WARNING,
+                kind="snapshot.failed",
+                message=f"snapshot {snapshot.id} of {snapshot.cluster_name} failed: {reason}",
+                group_id=snapshot.group_id,
+                cluster_id=snapshot.cluster_id,
+                subject_id=snapshot.id,
+            )
 
     def _record(self) -> WorkerRecord:
         return WorkerRecord(

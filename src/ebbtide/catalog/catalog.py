@@ -19,7 +19,10 @@ from ebbtide.catalog.connection import (
 from ebbtide.catalog.events import EventCollection
 from ebbtide.catalog.groups import ApiKeyCollection, GroupCollection
 from ebbtide.catalog.jobs import JobCollection
+from ebbtide.catalog.leases import LeaseCollection
+from ebbtide.catalog.prune_runs import PruneRunCollection
 from ebbtide.catalog.restore_jobs import RestoreJobCollection, TransferCollection
+from ebbtide.catalog.schedules import ScheduleCollection
 from ebbtide.catalog.snapshots import SnapshotCollection
 from ebbtide.catalog.workers import WorkerCollection
 
@@ -40,6 +43,9 @@ class Catalog:
         self.jobs = JobCollection(self._database)
         self.events = EventCollection(self._database)
         self.workers = WorkerCollection(self._database)
+        self.schedules = ScheduleCollection(self._database)
+        self.leases = LeaseCollection(self._database)
+        self.prune_runs = PruneRunCollection(self._database)
 
     @classmethod
     def connect(cls, uri: str, *, timeout_seconds: float = 10.0) -> "Catalog":

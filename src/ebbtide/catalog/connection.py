@@ -75,10 +75,13 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.snapshots.create_index([("cluster_id", ASCENDING), ("state", ASCENDING), *newest_first])
     database.snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
     database.snapshots.create_index([("state", ASCENDING)])
+    database.snapshots.create_index([("cluster_id", ASCENDING), ("scheduled_for", DESCENDING)])
     database.restore_jobs.create_index([("cluster_id", ASCENDING), *newest_first])
     # Workers look for unfinished jobs every few seconds, and jobs are kept for ever.
     database.restore_jobs.create_index([("status", ASCENDING)])
     database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
+    database.restore_jobs.create_index([("snapshot_id", ASCENDING)])
+    database.prune_runs.create_index([("state", ASCENDING)])
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
     database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

@@ -80,6 +80,12 @@ class JobCollection:
         return None if document is None else from_document(Job, document)
 
     @translated
+    def is_running(self, kind: JobKind, cluster_id: ClusterId) -> bool:
+        """Whether a worker holds a job of that kind for the cluster."""
+        query = {"kind": kind.value, "cluster_id": cluster_id, "state": _RUNNING}
+        return self._jobs.find_one(query, projection={"_id": 1}) is not None
+
+    @translated
     def heartbeat(self, job_id: str, *, worker_id: str, until: datetime) -> Job | None:
         """Renew the lease; returns the job (with `cancel_requested`), or None once the lease is lost."""
         return self._update_mine(job_id, worker_id, {"lease_until": until})

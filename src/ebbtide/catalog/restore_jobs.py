@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError
 from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
 from ebbtide.domain.download import Transfer
-from ebbtide.domain.ids import ClusterId, RestoreJobId
+from ebbtide.domain.ids import ClusterId, RestoreJobId, SnapshotId
 from ebbtide.domain.restore_job import (
     TRANSITIONS,
     DeliveryStatus,
@@ -64,6 +64,17 @@ class RestoreJobCollection:
     def list_expired(self, now: datetime) -> list[RestoreJob]:
         """Jobs whose link is READY although its time has passed."""
         cursor = self._jobs.find({"delivery_status": DeliveryStatus.READY.value, "expires": {"$lte": now}})
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def list_for_snapshot(self, snapshot_id: SnapshotId) -> list[RestoreJob]:
+        cursor = self._jobs.find({"snapshot_id": snapshot_id}).sort(_NEWEST_FIRST)
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def list_ready(self) -> list[RestoreJob]:
+        """Jobs whose link is usable, or whose time has just passed."""
+        cursor = self._jobs.find({"delivery_status": DeliveryStatus.READY.value})
         return [from_document(RestoreJob, d) for d in cursor]
 
     @translated

@@ -1,5 +1,6 @@
 """Snapshots as the catalog lists them."""
 
+from datetime import datetime
 from typing import Any
 
 from pymongo import DESCENDING, ReturnDocument
@@ -52,6 +53,25 @@ class SnapshotCollection:
         return None if document is None else from_document(Snapshot, document)
 
     @translated
+    def list_in_state(self, cluster_id: ClusterId, *states: SnapshotState) -> list[Snapshot]:
+        """All of one cluster in these states, newest first."""
+        cursor = self._snapshots.find(_query(cluster_id, states)).sort(_NEWEST_FIRST)
+        return [from_document(Snapshot, d) for d in cursor]
+
+    @translated
+    def list_cluster_ids(self) -> list[ClusterId]:
+        """Every cluster that has a snapshot of any state, removed clusters too."""
+        return [ClusterId(cluster_id) for cluster_id in self._snapshots.distinct("cluster_id")]
+
+    @translated
+    def newest_slot(self, cluster_id: ClusterId) -> datetime | None:
+        """The newest slot of the schedule that a snapshot was asked for, whatever became of it."""
+        document = self._snapshots.find_one(
+            {"cluster_id": cluster_id, "scheduled_for": {"$ne": None}}, sort=[("scheduled_for", DESCENDING)]
+        )
+        return None if document is None else from_document(Snapshot, document).scheduled_for
+
+    @translated
     def list_in_progress(self) -> list[Snapshot]:
         cursor = self._snapshots.find({"state": SnapshotState.IN_PROGRESS.value})
         return [from_document(Snapshot, d) for d in cursor]
@@ -61,6 +81,24 @@ class SnapshotCollection:
         """Change fields of a snapshot that is in progress; None where it is not any more."""
         document = self._snapshots.find_one_and_update(
             {"_id": snapshot_id, "state": SnapshotState.IN_PROGRESS.value},
+            {"$set": {name: to_value(value) for name, value in changes.items()}},
+            return_document=ReturnDocument.AFTER,
+        )
+        return None if document is None else from_document(Snapshot, document)
+
+    @translated
+    def change(
+        self, snapshot_id: SnapshotId, *, only: SnapshotState, unless_removed: bool = False, **changes: Any
+    ) -> Snapshot | None:
+        """Change fields of a snapshot in the state `only`; None where it is in another one.
+
+        With `unless_removed` also None once prune has begun to remove it: of the two that want it, one wins.
+        """
+        query: Document = {"_id": snapshot_id, "state": only.value}
+        if unless_removed:
+            query["removed"] = None
+        document = self._snapshots.find_one_and_update(
+            query,
             {"$set": {name: to_value(value) for name, value in changes.items()}},
             return_document=ReturnDocument.AFTER,
         )

@@ -82,6 +82,7 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
     database.restore_jobs.create_index([("snapshot_id", ASCENDING)])
     database.prune_runs.create_index([("state", ASCENDING)])
+    database.leases.create_index("worker_id")
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
     database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

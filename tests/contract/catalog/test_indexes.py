@@ -14,6 +14,7 @@ from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access import AccessEntry
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.job import JobState
+from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreEvent
 from ebbtide.domain.snapshot import SnapshotState
 
@@ -89,12 +90,18 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.snapshots.newest_complete(cluster.id)
     catalog.snapshots.list_in_progress()
     catalog.snapshots.update(snapshot.id, error="")
+    catalog.snapshots.list_in_state(cluster.id, SnapshotState.DELETED)
+    catalog.snapshots.list_cluster_ids()
+    catalog.snapshots.newest_slot(cluster.id)
+    catalog.snapshots.change(snapshot.id, only=SnapshotState.DELETED, unless_removed=True, removed=now)
     catalog.restore_jobs.insert(restore)
     catalog.restore_jobs.find(restore.id)
     catalog.restore_jobs.page(cluster.id, skip=0, limit=10)
     catalog.restore_jobs.count(cluster.id)
     catalog.restore_jobs.list_unfinished()
     catalog.restore_jobs.list_expired(now)
+    catalog.restore_jobs.list_for_snapshot(restore.snapshot_id)
+    catalog.restore_jobs.list_ready()
     for event in RestoreEvent:
         catalog.restore_jobs.apply(restore.id, event)
     catalog.restore_jobs.set_sha1(restore.id, "")
@@ -105,6 +112,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.transfers.delete(transfer.id)
     catalog.jobs.enqueue(job)
     catalog.jobs.find(job.id)
+    catalog.jobs.is_running(job.kind, cluster.id)
     catalog.jobs.claim(worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id])
     catalog.jobs.heartbeat(job.id, worker_id="w", until=until)
     catalog.jobs.record(job.id, worker_id="w", step="x")
@@ -120,6 +128,19 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.workers.put(WorkerRecord(id="w", boot_id="b", pid=1, start_ticks=1, heartbeat=now))
     catalog.workers.list_all()
     catalog.workers.delete("w")
+    run = PruneRun(id="r", requested=now, requested_by="", dry_run=True, state=PruneState.QUEUED)
+    catalog.schedules.put(catalog.schedules.get(cluster))
+    catalog.leases.claim("x", worker_id="w", now=now, until=until)
+    catalog.leases.renew("x", worker_id="w", now=now, until=until)
+    catalog.leases.find("x", now=now)
+    catalog.leases.release("x", worker_id="w")
+    catalog.leases.release_all("w")
+    catalog.prune_runs.insert(run)
+    catalog.prune_runs.find(run.id)
+    catalog.prune_runs.newest()
+    catalog.prune_runs.newest_done()
+    catalog.prune_runs.next_unfinished()
+    catalog.prune_runs.update(run.id, error="")
 
 
 _EXPLAINED = ("find", "findAndModify", "update", "delete", "aggregate")
@@ -170,7 +191,7 @@ def test_every_method_of_every_collection_is_used_here() -> None:
     catalog = Catalog(MongoClient(connect=False))
     try:
         for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "transfers",
-                     "jobs", "events", "workers"):  # fmt: skip
+                     "jobs", "events", "workers", "schedules", "leases", "prune_runs"):  # fmt: skip
             methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}
             assert set() == methods - used, name
     finally:

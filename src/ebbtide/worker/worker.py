@@ -188,7 +188,7 @@ class Worker:
             record_event(
                 self._catalog,
                 self._clock,
-                level=EventLevel.WARNING,
+                level=EventLevel.ERROR,
                 kind="snapshot.failed",
                 message=f"snapshot {snapshot.id} of {snapshot.cluster_name} failed: {reason}",
                 group_id=snapshot.group_id,

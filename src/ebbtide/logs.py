@@ -29,7 +29,20 @@ def redact(text: str) -> str:
 
 
 def _redact_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _redact_value(value) for key, value in event.items()}
+
+
+def _redact_value(value: object) -> object:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, BaseException):
+        # Renderers would show its `repr`, which quotes whatever a library put into it.
+        return redact(f"{type(value).__name__}: {value}")
+    if isinstance(value, dict):
+        return {key: _redact_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_redact_value(inner) for inner in value]
+    return value
 
 
 def configure_logs(*, level: str, style: str) -> None:

@@ -63,6 +63,25 @@ def test_lines_are_json_on_standard_error_without_secrets(capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("_restored_logging")
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["mongodb://u:p4ss@db1"],
+        {"uri": ("mongodb://u:p4ss@db1",)},
+        ValueError("mongodb://u:p4ss@db1 does not answer"),
+    ],
+)
+def test_no_field_is_too_deep_for_a_secret_to_be_found(
+    capsys: pytest.CaptureFixture[str], value: object
+) -> None:
+    configure_logs(level="info", style="json")
+    structlog.get_logger().info("cluster.added", value=value)
+    line = capsys.readouterr().err
+    assert "db1" in line
+    assert "p4ss" not in line
+
+
+@pytest.mark.usefixtures("_restored_logging")
 def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(level="info", style="json")
     try:

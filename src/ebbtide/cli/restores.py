@@ -15,6 +15,7 @@ import typer
 
 from ebbtide.cli import download as downloads
 from ebbtide.cli.client import Document
+from ebbtide.cli.prepare import PREPARE_EXAMPLES, prepare
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import OutputFormat
 from ebbtide.cli.render.progress import ProgressView
@@ -51,6 +52,7 @@ def register(app: typer.Typer) -> None:
     commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
     commands.command(name="download", epilog=_DOWNLOAD_EXAMPLES)(download)
     commands.command(name="cancel", epilog=_CANCEL_EXAMPLES)(cancel)
+    commands.command(name="prepare", epilog=PREPARE_EXAMPLES)(prepare)
     app.add_typer(commands)
 
 

@@ -59,6 +59,29 @@ entries too, start once with
 which comes up read-only. Do not start it with --replSet as it is: at an address of the old set it would join
 production.
 
+To make a new replica set of it, run where its first member will be, as the user who will run that member:
+
+    ebbtide restores prepare {directory} --replset NAME --host HOST:PORT
+
+It needs no running Ebbtide, and prints what to start next. By hand the same is: start it with the first command above,
+and in `mongosh --port 27117`, with your own NAME and HOST:PORT:
+
+    const local = db.getSiblingDB("local"), cut = "oplogTruncateAfterPoint"
+    local.getCollection("replset." + cut).replaceOne({{_id: cut}},
+        {{_id: cut, [cut]: Timestamp({{t: {stable.seconds}, i: {stable.increment}}})}}, {{upsert: true}})
+    db.getSiblingDB("config").getCollection("transactions").deleteMany({{}})
+    local.getCollection("system.replset").deleteMany({{}})
+    const term = local.getCollection("oplog.rs").find().sort({{$natural: -1}}).limit(1).next().t
+    local.getCollection("system.replset").insertOne({{_id: "NAME", version: 1, term: term,
+        members: [{{_id: 0, host: "HOST:PORT"}}], protocolVersion: NumberLong(1),
+        writeConcernMajorityJournalDefault: true, settings: {{replicaSetId: ObjectId()}}}})
+    db.getSiblingDB("admin").shutdownServer()
+
+Then start it with --replSet NAME, --port and --bind_ip as your set is to have them, and rs.add() members that start
+empty. All of it, in that order: without the first two, a transaction that was under way may block its documents for
+ever; dropping `local`, or rs.initiate() in place of the insert, fails at the first restart. These commands are for
+files that were not advanced to `newest oplog`; `restores prepare` tells the difference by itself.
+
 Users and roles are those of that time. Python's gzip.decompress is very slow on an archive like this one; tarfile,
 GNU tar and gzip are not.
 """

@@ -1,9 +1,13 @@
-"""A catalog for the tests of what stands on one: a private mongod, started once when first asked for."""
+"""A catalog for the tests of what stands on one: a private mongod, started once when first asked for.
+
+Property tests have no time limit for each example: on a busy machine it would tell of the machine, not of the code.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from pymongo import MongoClient
 
@@ -11,6 +15,11 @@ from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
 from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.process import MongodProcess
+
+hypothesis.settings.register_profile(
+    "ebbtide", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ebbtide")
 
 
 @pytest.fixture(scope="session")

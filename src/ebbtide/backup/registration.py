@@ -44,6 +44,12 @@ from ebbtide.mongod.ports import free_port, is_bindable
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
 
+ANSWER_SECONDS = 8.0
+"""How long a set may take to answer; an election on a healthy set is shorter."""
+
+ALONE_SECONDS = 3.0
+"""How long its first server may then take to answer alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationReport:
@@ -110,7 +116,7 @@ def check_registration(
 def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: Path | None) -> Facts:
     """Ask the deployment and this machine. Read-only; never raises for what the deployment answers."""
     credentials = request_credentials(request)
-    anonymous = deployment.connect_to_set(request.uri, None, timeout_seconds=8)
+    anonymous = deployment.connect_to_set(request.uri, None, timeout_seconds=ANSWER_SECONDS)
     try:
         hello = deployment.run_admin(anonymous, "hello")
         if "setName" not in hello:
@@ -124,7 +130,7 @@ def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: 
     known |= _our_version(settings)
     if data_dir is not None:
         known["free_bytes"] = shutil.disk_usage(data_dir).free
-    client = deployment.connect_to_set(request.uri, credentials, timeout_seconds=8)
+    client = deployment.connect_to_set(request.uri, credentials, timeout_seconds=ANSWER_SECONDS)
     try:
         known |= _ask_as_user(client, request)
     except (deployment.DeploymentError, Unreachable) as error:
@@ -137,7 +143,7 @@ def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: 
 def _facts_of_unreachable(request: RegistrationRequest, error: Unreachable) -> Facts:
     """A server that answers alone, but has no primary, is told apart from one that does not answer."""
     first_host = deployment.first_host(request.uri)
-    client = deployment.connect_to_member(first_host, None, timeout_seconds=3)
+    client = deployment.connect_to_member(first_host, None, timeout_seconds=ALONE_SECONDS)
     try:
         hello = deployment.run_admin(client, "hello")
     except EbbtideError:
@@ -233,7 +239,7 @@ def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
         return "the set has no primary now that could be asked whether it accepts the keyfile"
     host, port = client.primary
     member = deployment.connect_to_member(
-        join_host_port(host, port), deployment.keyfile_credentials(keyfile), timeout_seconds=8
+        join_host_port(host, port), deployment.keyfile_credentials(keyfile), timeout_seconds=ANSWER_SECONDS
     )
     try:
         deployment.run_admin(member, "connectionStatus")

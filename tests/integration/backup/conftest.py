@@ -125,6 +125,10 @@ class Installation:
             actor="test",
         )
 
+    def wait_until_healthy(self, lab: ReplicaSetLab) -> None:
+        """Wait until the primary sees every member: it does only some heartbeats after a restart."""
+        self.wait_until(lambda: self.check(self.request(lab, "health")).ok, what="a healthy set")
+
     def register_and_follow(self, lab: ReplicaSetLab, name: str = "shop", **changes: Any) -> Cluster:
         cluster = self.register(lab, name, **changes)
         self.wait_for_head(cluster, HeadState.FOLLOWING)

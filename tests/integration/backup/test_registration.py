@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ebbtide.backup import registration
 from ebbtide.backup.registration import RegistrationReport
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.domain.cluster import HeadState
@@ -83,7 +84,9 @@ def test_a_set_without_login_passes_and_is_told_what_its_head_takes(
     assert "6.0.5" in said["version"]
 
 
-def test_a_port_where_nothing_listens(installation: Any) -> None:
+def test_a_port_where_nothing_listens(installation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(registration, "ALONE_SECONDS", 0.5)
     request = RegistrationRequest(name="shop", uri=f"mongodb://127.0.0.1:{free_port()}/")
     found = problems(installation.check(request))
     assert list(found) == ["reachable"]
@@ -122,6 +125,8 @@ def test_a_member_that_is_down_is_named(installation: Any, lab: ReplicaSetLab) -
     what, fix = installation.wait_until(told, what="the member's absence")
     assert what == f"not reachable from the primary: {down.address}"
     assert fix
+    lab.restart_member(down.index)
+    installation.wait_until_healthy(lab)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from ebbtide.testing.lab import ReplicaSetLab
 
 AtPoint = Callable[[str, Callable[[], None]], None]
 
-SMALL_COLLECTIONS = 1_000
-PAUSE_SECONDS_MAX = 20.0
+SMALL_COLLECTIONS = 300
+PAUSE_SECONDS_MAX = 10.0
+"""Far above what it takes (1,000 collections: 1.6 s, and 0.7 s once there is a parent); far below a mistake."""
 
 
 def is_locked(installation: Any, cluster: Cluster) -> bool:
@@ -211,7 +212,7 @@ def with_other_content(manifest: Any, path: str) -> Any:
     return replace(manifest, files=tuple(files))
 
 
-def test_a_thousand_small_collections(
+def test_many_small_collections(
     shared_installation: Any, shared_lab: ReplicaSetLab, followed: Cluster
 ) -> None:
     with shared_lab.client(w=1) as client, ThreadPoolExecutor(8) as pool:

@@ -19,7 +19,8 @@ from ebbtide.mongod.process import MongodProcess
 from ebbtide.processes import process_start_ticks
 from ebbtide.testing import workload
 from ebbtide.testing.dbhash import database_hashes
-from ebbtide.testing.lab import BACKUP_ROLES, SERVER_DATABASES, ReplicaSetLab, sweep_dead_labs
+from ebbtide.testing.lab import BACKUP_ROLES, SERVER_DATABASES, ReplicaSetLab
+from ebbtide.testing.lab_directory import sweep_dead_labs
 
 SCALE = 0.1
 

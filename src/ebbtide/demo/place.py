@@ -25,7 +25,7 @@ from typing import IO, Any
 from ebbtide.errors import EbbtideError, Refused
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.processes import current_boot_id, process_start_ticks
-from ebbtide.testing.lab import default_base_directory, sweep_dead_labs
+from ebbtide.testing.lab_directory import default_base_directory, sweep_dead_labs
 
 STOP_SECONDS = 45.0
 

@@ -6,6 +6,7 @@ serve an application's read.
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 Configuration = Mapping[str, Any]
@@ -14,6 +15,32 @@ MEMBERS_MAX = 50
 """The server's limit for members of one set."""
 
 MEMBER_ID_MAX = 255
+
+
+class TlsMode(StrEnum):
+    """What a mongod does with TLS; the server's own words."""
+
+    DISABLED = "disabled"  # neither offered nor used
+    ALLOW = "allowTLS"  # accepted from clients; to other members without
+    PREFER = "preferTLS"  # accepted from clients, used to other members
+    REQUIRE = "requireTLS"  # nothing else is accepted
+
+    @property
+    def is_used_between_members(self) -> bool:
+        return self in (TlsMode.PREFER, TlsMode.REQUIRE)
+
+
+class ClusterAuthMode(StrEnum):
+    """How members prove to each other that they belong to the set; the server's own words."""
+
+    KEYFILE = "keyFile"  # with the keyfile
+    SEND_KEYFILE = "sendKeyFile"  # with the keyfile; certificates are accepted too
+    SEND_X509 = "sendX509"  # with certificates; the keyfile is accepted too
+    X509 = "x509"  # with certificates
+
+    @property
+    def uses_certificates(self) -> bool:
+        return self is not ClusterAuthMode.KEYFILE
 
 
 def split_host_port(text: str) -> tuple[str, int]:
@@ -59,6 +86,21 @@ def voting_hosts(configuration: Configuration) -> list[str]:
 def arbiter_hosts(configuration: Configuration) -> set[str]:
     """`host:port` of every arbiter: it votes and has no data, and so no users either."""
     return {m["host"] for m in configuration["members"] if m.get("arbiterOnly", False)}
+
+
+def initial_sync_preference(configuration: Configuration) -> str:
+    """Where initial sync shall read: a value of mongod's `initialSyncSourceReadPreference`.
+
+    From a secondary, so that the primary keeps its disk to itself. Not where the only secondaries are delayed ones:
+    mongod would then take an old copy rather than ask the primary.
+    """
+    usual = [m for m in configuration["members"] if not m.get("arbiterOnly", False) and not _delay_seconds(m)]
+    return "secondaryPreferred" if len(usual) > 1 else "primaryPreferred"
+
+
+def _delay_seconds(member: Mapping[str, Any]) -> int:
+    """How far a member stays behind on purpose; the field had another name before 5.0."""
+    return int(member.get("secondaryDelaySecs", member.get("slaveDelay", 0)))
 
 
 def free_member_id(configuration: Configuration) -> int:

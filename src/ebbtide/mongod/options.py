@@ -1,7 +1,9 @@
 """The options of a mongod that Ebbtide runs, and the command line they make. Pure: nothing is read or started.
 
 Invariants
-  * nothing secret is an option: a command line can be read by every local user. A keyfile is named, not quoted
+  * nothing secret is an option: a command line can be read by every local user. Keyfile and certificates are named,
+    not quoted
+  * with TLS, both ends of every connection prove their names: no option that allows less is ever rendered
   * all paths are absolute
   * the cache size is always said: the server's own default is half of the memory, for each mongod
   * no mongod opens a socket that was not asked for: without `--nounixsocket` it would also listen in /tmp, where
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ebbtide.domain.replica_set import ClusterAuthMode, TlsMode
 from ebbtide.errors import InvalidInput
 
 SOCKET_PATH_BYTES_MAX = 107
@@ -80,11 +83,27 @@ class ClusterRole(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """TLS on TCP. `certificate_file` holds the certificate and its private key; `ca_file` whom to believe."""
+
+    mode: TlsMode
+    ca_file: Path
+    certificate_file: Path
+
+    def __post_init__(self) -> None:
+        _check_absolute("CA file", self.ca_file)
+        _check_absolute("certificate file", self.certificate_file)
+        if self.mode is TlsMode.DISABLED:
+            raise InvalidInput("TLS mode", expected="one that uses TLS", got=self.mode.value)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MongodOptions:
     """How to run one mongod.
 
-    `cache_gb` is WiredTiger's cache. `keyfile` switches authentication on. `read_only` is the server's
-    `--queryableBackupMode`. `set_parameters` are server parameters by name; a mapping is passed as JSON.
+    `cache_gb` is WiredTiger's cache. `keyfile` switches authentication on; so does `authorization`, which members
+    need that know each other by certificates alone. `cluster_auth_mode` None is the server's default, the keyfile.
+    `read_only` is the server's `--queryableBackupMode`. `set_parameters` are server parameters by name; a mapping is passed as JSON.
     `extra_flags` are passed as they are, last.
     """
 
@@ -95,6 +114,9 @@ class MongodOptions:
     replica_set_name: str | None = None
     cluster_role: ClusterRole | None = None
     keyfile: Path | None = None
+    tls: TlsFiles | None = None
+    cluster_auth_mode: ClusterAuthMode | None = None
+    authorization: bool = False
     oplog_size_mb: int | None = None
     read_only: bool = False
     set_parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
@@ -105,6 +127,8 @@ class MongodOptions:
         _check_absolute("log path", self.log_path)
         if self.keyfile is not None:
             _check_absolute("keyfile", self.keyfile)
+        if self.cluster_auth_mode is not None and self.cluster_auth_mode.uses_certificates and not self.tls:
+            raise InvalidInput("TLS", expected="it, for members that know each other by certificates")
         if not self.cache_gb >= CACHE_GB_MIN:
             raise InvalidInput("cache_gb", expected=f"at least {CACHE_GB_MIN}", got=self.cache_gb)
         if self.replica_set_name is not None and not self.replica_set_name:
@@ -127,6 +151,13 @@ def render_arguments(options: MongodOptions) -> list[str]:
         arguments.append(f"--{options.cluster_role.value}")
     if options.keyfile is not None:
         arguments += ["--keyFile", str(options.keyfile)]
+    if options.tls is not None:
+        arguments += ["--tlsMode", options.tls.mode.value, "--tlsCAFile", str(options.tls.ca_file)]
+        arguments += ["--tlsCertificateKeyFile", str(options.tls.certificate_file)]
+    if options.cluster_auth_mode is not None:
+        arguments += ["--clusterAuthMode", options.cluster_auth_mode.value]
+    if options.authorization:
+        arguments.append("--auth")
     if options.oplog_size_mb is not None:
         arguments += ["--oplogSize", str(options.oplog_size_mb)]
     if options.read_only:
@@ -174,6 +205,9 @@ def options_to_document(options: MongodOptions) -> dict[str, Any]:
         "replica_set_name": options.replica_set_name,
         "cluster_role": options.cluster_role.value if options.cluster_role else None,
         "keyfile": str(options.keyfile) if options.keyfile else None,
+        "tls": _tls_to_document(options.tls) if options.tls else None,
+        "cluster_auth_mode": options.cluster_auth_mode.value if options.cluster_auth_mode else None,
+        "authorization": options.authorization,
         "oplog_size_mb": options.oplog_size_mb,
         "read_only": options.read_only,
         "set_parameters": dict(options.set_parameters),
@@ -184,6 +218,8 @@ def options_to_document(options: MongodOptions) -> dict[str, Any]:
 def options_from_document(document: Mapping[str, Any]) -> MongodOptions:
     """The inverse of `options_to_document`. Raises KeyError, TypeError, ValueError or InvalidInput for another shape."""
     listen, role, keyfile = document["listen"], document["cluster_role"], document["keyfile"]
+    # Heads outlive the Ebbtide that started them, so an identity file may be of one that knew no TLS.
+    tls, auth_mode = document.get("tls"), document.get("cluster_auth_mode")
     return MongodOptions(
         dbpath=Path(document["dbpath"]),
         log_path=Path(document["log_path"]),
@@ -196,10 +232,29 @@ def options_from_document(document: Mapping[str, Any]) -> MongodOptions:
         replica_set_name=document["replica_set_name"],
         cluster_role=ClusterRole(role) if role else None,
         keyfile=Path(keyfile) if keyfile else None,
+        tls=_tls_from_document(tls) if tls else None,
+        cluster_auth_mode=ClusterAuthMode(auth_mode) if auth_mode else None,
+        authorization=bool(document.get("authorization", False)),
         oplog_size_mb=document["oplog_size_mb"],
         read_only=bool(document["read_only"]),
         set_parameters=dict(document["set_parameters"]),
         extra_flags=tuple(document["extra_flags"]),
+    )
+
+
+def _tls_to_document(tls: TlsFiles) -> dict[str, str]:
+    return {
+        "mode": tls.mode.value,
+        "ca_file": str(tls.ca_file),
+        "certificate_file": str(tls.certificate_file),
+    }
+
+
+def _tls_from_document(document: Mapping[str, str]) -> TlsFiles:
+    return TlsFiles(
+        mode=TlsMode(document["mode"]),
+        ca_file=Path(document["ca_file"]),
+        certificate_file=Path(document["certificate_file"]),
     )
 
 

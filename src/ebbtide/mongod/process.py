@@ -230,6 +230,11 @@ class MongodProcess:
     def client(self, **client_options: Any) -> "MongoClient[Document]":
         """A new client to exactly this mongod; the caller closes it. Options are PyMongo's."""
         defaults: dict[str, Any] = {"directConnection": True, "serverSelectionTimeoutMS": 10_000}
+        tls = self.options.tls
+        if tls is not None:
+            # Its own certificate is good for either side, as every member's is.
+            defaults |= {"tls": True, "tlsCAFile": str(tls.ca_file)}
+            defaults["tlsCertificateKeyFile"] = str(tls.certificate_file)
         return MongoClient(self.uri, **(defaults | client_options))
 
     def is_running(self) -> bool:

@@ -4,8 +4,9 @@ Shape of a lab's directory:
 
     <base>/                     <temporary directory>/ebbtide-lab-<uid>, 0700
       <root>/owner.json         pid, start ticks and boot id of the process that started the lab
-      <root>/keyfile            0600, only with authentication
-      <root>/member-0/          identity.json, mongod.log, data/ ; and so on for each member
+      <root>/keyfile            0600, only with a keyfile
+      <root>/ca.pem             only with TLS; client.pem (0600) beside it is what the lab's own clients show
+      <root>/member-0/          identity.json, mongod.log, data/, with TLS certificate.pem; and so on for each member
 
 Crash: mongods outlive a killed owner. Every start of a lab sweeps the base directory: it kills the mongods of labs
 whose owner is gone, and removes their directories.
@@ -14,11 +15,8 @@ One thread uses a lab; clients that it hands out may be used anywhere.
 """
 
 import base64
-import json
-import os
 import secrets
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -32,11 +30,20 @@ from bson import Timestamp
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
+from ebbtide.domain.replica_set import ClusterAuthMode, TlsMode
 from ebbtide.errors import MongodError, Refused
-from ebbtide.mongod.options import MongodOptions, ParameterValue, Tcp
+from ebbtide.mongod.options import MongodOptions, ParameterValue, Tcp, TlsFiles
 from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
-from ebbtide.processes import current_boot_id, process_start_ticks
+from ebbtide.testing.certificates import CLIENT_UNIT, Authority
+from ebbtide.testing.lab_directory import (
+    IDENTITY_FILE,
+    default_base_directory,
+    sweep_dead_labs,
+    sweep_if_dead,
+    write_owner,
+    write_private,
+)
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -55,9 +62,6 @@ FIRST_HEARTBEAT_MILLIS = 100
 
 STEP_DOWN_SECONDS = 10
 _POLL_SECONDS = 0.05
-_OWNER_FILE = "owner.json"
-_IDENTITY_FILE = "identity.json"
-_UNOWNED_SECONDS_MAX = 60.0
 _RECONFIG_TRIES_MAX = 20
 
 
@@ -79,9 +83,11 @@ class LabMember:
 class ReplicaSetLab:
     """A replica set of `members` mongods.
 
-    With `keyfile` members authenticate each other with a generated keyfile, and there are two users with random
-    passwords: `root_username` with the role root, and `backup_username` with exactly BACKUP_ROLES. Without it there
-    are no users. `root` is a directory that does not exist or is empty (default: a new one in the base directory);
+    With `keyfile` members authenticate each other with a generated keyfile, with `x509` (which needs `tls`) by their
+    certificates; with either there are two users with random passwords: `root_username` with the role root, and
+    `backup_username` with exactly BACKUP_ROLES. Else there are no users. With `tls` a generated authority, `authority`,
+    signs each member's certificate. `member_settings` go into the set's configuration, by the member's index:
+    `{1: {"hidden": True, "priority": 0}, 2: {"arbiterOnly": True}}`, say. `root` is a directory that does not exist or is empty (default: a new one in the base directory);
     `stop` removes it. Each member keeps about 0.3 GB of disk even when empty.
     """
 
@@ -91,6 +97,9 @@ class ReplicaSetLab:
         binary: Path,
         members: int = 3,
         keyfile: bool = False,
+        tls: TlsMode = TlsMode.DISABLED,
+        x509: bool = False,
+        member_settings: Mapping[int, Document] | None = None,
         replica_set_name: str = "rs0",
         root: Path | None = None,
         cache_gb: float = 0.25,
@@ -101,14 +110,20 @@ class ReplicaSetLab:
     ) -> None:
         self.replica_set_name = replica_set_name
         self.members: list[LabMember] = []
-        self.root_username = "root" if keyfile else None
-        self.root_password = secrets.token_urlsafe(18) if keyfile else None
-        self.backup_username = "backup" if keyfile else None
-        self.backup_password = secrets.token_urlsafe(18) if keyfile else None
+        has_users = keyfile or x509
+        self.root_username = "root" if has_users else None
+        self.root_password = secrets.token_urlsafe(18) if has_users else None
+        self.backup_username = "backup" if has_users else None
+        self.backup_password = secrets.token_urlsafe(18) if has_users else None
+        self.authority = Authority.create() if tls is not TlsMode.DISABLED else None
         self.keyfile_path: Path | None = None
         self._binary = binary
         self._member_count = members
         self._has_keyfile = keyfile
+        self._has_users = has_users
+        self._tls_mode = tls
+        self._has_x509 = x509
+        self._member_settings = dict(member_settings or {})
         self._root = root
         self._cache_gb = cache_gb
         self._oplog_size_mb = oplog_size_mb
@@ -131,7 +146,7 @@ class ReplicaSetLab:
                 member.process.wait_until_ready(ready_seconds=deadline - time.monotonic())
             self._initiate()
             self._wait_for_all_members(deadline)
-            if self._has_keyfile:
+            if self._has_users:
                 self._create_users()
             self._calm_down()
         except BaseException:
@@ -280,7 +295,7 @@ class ReplicaSetLab:
 
         def has_arrived() -> bool | None:
             for member in self.members:
-                if not member.process.is_running():
+                if not member.process.is_running() or not self._replicates_at_once(member):
                     continue
                 found = self._find_hello(member)
                 write = found.get("lastWrite", {}) if found else {}
@@ -294,15 +309,29 @@ class ReplicaSetLab:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
+    def _replicates_at_once(self, member: LabMember) -> bool:
+        """Whether it has data, and not late on purpose."""
+        settings = self._member_settings.get(member.index, {})
+        return not settings.get("arbiterOnly") and not settings.get("secondaryDelaySecs")
+
     def _client_defaults(self) -> dict[str, Any]:
         defaults: dict[str, Any] = {"serverSelectionTimeoutMS": 20_000, "appname": "ebbtide-lab"}
-        if self._has_keyfile:
+        if self._has_users:
             defaults |= {
                 "username": self.root_username,
                 "password": self.root_password,
                 "authSource": "admin",
             }
-        return defaults
+        return defaults | self._tls_defaults()
+
+    def _tls_defaults(self) -> dict[str, Any]:
+        if self.authority is None:
+            return {}
+        return {
+            "tls": True,
+            "tlsCAFile": str(self.root / "ca.pem"),
+            "tlsCertificateKeyFile": str(self.root / "client.pem"),
+        }
 
     def _prepare_root(self) -> None:
         if self._root is None:
@@ -311,16 +340,19 @@ class ReplicaSetLab:
             self._root = Path(tempfile.mkdtemp(prefix="lab-", dir=base))
         else:
             self._root = self._root.absolute()
-            _sweep_if_dead(self._root)
+            sweep_if_dead(self._root)
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if any(self._root.iterdir()):
                 # Forgotten at once, so that the cleaning up after this error does not remove what is not ours.
                 root, self._root = self._root, None
                 raise Refused(f"{root} is not empty", hint="a lab needs a directory of its own")
-        _write_owner(self._root)
+        write_owner(self._root)
         if self._has_keyfile:
             self.keyfile_path = self._root / "keyfile"
-            _write_private(self.keyfile_path, base64.b64encode(secrets.token_bytes(300)).decode() + "\n")
+            write_private(self.keyfile_path, base64.b64encode(secrets.token_bytes(300)).decode() + "\n")
+        if self.authority is not None:
+            write_private(self._root / "ca.pem", self.authority.ca)
+            write_private(self._root / "client.pem", self.authority.issue("lab", unit=CLIENT_UNIT))
 
     def _spawn_members(self) -> None:
         for index in range(self._member_count):
@@ -332,11 +364,14 @@ class ReplicaSetLab:
                 cache_gb=self._cache_gb,
                 replica_set_name=self.replica_set_name,
                 keyfile=self.keyfile_path,
+                tls=self._tls_files(directory),
+                cluster_auth_mode=ClusterAuthMode.X509 if self._has_x509 else None,
+                authorization=self._has_users,
                 oplog_size_mb=self._oplog_size_mb,
                 set_parameters=self._set_parameters,
                 extra_flags=self._extra_flags,
             )
-            process = MongodProcess.spawn(self._binary, options, identity_path=directory / _IDENTITY_FILE)
+            process = MongodProcess.spawn(self._binary, options, identity_path=directory / IDENTITY_FILE)
             listen = options.listen
             if not isinstance(listen, Tcp):
                 raise TypeError("a lab's member listens on TCP")
@@ -350,16 +385,27 @@ class ReplicaSetLab:
                 )
             )
 
+    def _tls_files(self, directory: Path) -> TlsFiles | None:
+        if self.authority is None:
+            return None
+        directory.mkdir(mode=0o700)
+        certificate = directory / "certificate.pem"
+        write_private(certificate, self.authority.issue(self._host, "localhost", "127.0.0.1"))
+        return TlsFiles(mode=self._tls_mode, ca_file=self.root / "ca.pem", certificate_file=certificate)
+
     def _initiate(self) -> None:
         config = {
             "_id": self.replica_set_name,
-            "members": [{"_id": m.index, "host": m.address} for m in self.members],
+            "members": [
+                {"_id": m.index, "host": m.address, **self._member_settings.get(m.index, {})}
+                for m in self.members
+            ],
             "settings": {
                 "electionTimeoutMillis": FIRST_ELECTION_MILLIS,
                 "heartbeatIntervalMillis": FIRST_HEARTBEAT_MILLIS,
             },
         }
-        # Without credentials: with a keyfile this is the localhost exception.
+        # Without credentials: where the set asks for some this is the localhost exception.
         with self.members[0].process.client() as client:
             client.admin.command("replSetInitiate", config)
 
@@ -422,7 +468,8 @@ class ReplicaSetLab:
 
     def _is_usable(self, member: LabMember) -> bool:
         hello = self._find_hello(member)
-        return hello is not None and bool(hello.get("isWritablePrimary") or hello.get("secondary"))
+        states = ("isWritablePrimary", "secondary", "arbiterOnly")
+        return hello is not None and any(hello.get(state) for state in states)
 
     def _find_hello(self, member: LabMember) -> Document | None:
         """The member's answer to `hello`, which needs no credentials; None if it gives none within a second."""
@@ -433,75 +480,6 @@ class ReplicaSetLab:
                 return dict(client.admin.command("hello"))
         except PyMongoError:
             return None
-
-
-def default_base_directory() -> Path:
-    """Where labs live, made if it lacks. Raises Refused if it is not ours alone: others could swap files in it."""
-    base = Path(tempfile.gettempdir()) / f"ebbtide-lab-{os.getuid()}"
-    with suppress(FileExistsError):
-        base.mkdir(mode=0o700)
-    found = base.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise Refused(f"{base} is not a directory of ours with mode 0700", hint="remove it")
-    return base
-
-
-def sweep_dead_labs(base_directory: Path) -> list[Path]:
-    """Stop the mongods and remove the directories of all labs in `base_directory` whose owner is gone.
-
-    The directories removed. What is not a lab's directory is left alone.
-    """
-    return [path for path in sorted(base_directory.iterdir()) if path.is_dir() and _sweep_if_dead(path)]
-
-
-def _sweep_if_dead(root: Path) -> bool:
-    if not _is_dead(root):
-        return False
-    for identity_path in sorted(root.glob(f"*/{_IDENTITY_FILE}")):
-        process = MongodProcess.find_running(identity_path)
-        if process is not None:
-            process.kill()
-    # Another lab that starts now may be removing the same one.
-    shutil.rmtree(root, ignore_errors=True)
-    return True
-
-
-def _is_dead(root: Path) -> bool:
-    """Whether this is a lab's directory and the process that owns it is gone."""
-    try:
-        owner = json.loads((root / _OWNER_FILE).read_text())
-        is_alive = (
-            owner["boot_id"] == current_boot_id()
-            and process_start_ticks(owner["pid"]) == owner["start_ticks"]
-        )
-    except FileNotFoundError:
-        return _is_abandoned(root)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return not is_alive
-
-
-def _is_abandoned(root: Path) -> bool:
-    """Whether it is a directory whose maker ended before it could even say so."""
-    try:
-        is_old = time.time() - root.stat().st_mtime > _UNOWNED_SECONDS_MAX
-        return is_old and root.name.startswith("lab-") and not any(root.iterdir())
-    except OSError:
-        return False
-
-
-def _write_owner(root: Path) -> None:
-    pid = os.getpid()
-    record = {"pid": pid, "start_ticks": process_start_ticks(pid), "boot_id": current_boot_id()}
-    _write_private(root / _OWNER_FILE, json.dumps(record))
-
-
-def _write_private(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
 
 
 def _wait_for(condition: Callable[[], T | None], what: str, *, timeout_seconds: float) -> T:

@@ -9,7 +9,8 @@ import pytest
 
 from ebbtide.errors import Refused
 from ebbtide.processes import current_boot_id, process_start_ticks
-from ebbtide.testing.lab import ReplicaSetLab, default_base_directory, sweep_dead_labs
+from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.lab_directory import default_base_directory, sweep_dead_labs
 
 THIS_PROCESS = {
     "pid": os.getpid(),

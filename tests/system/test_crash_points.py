@@ -5,15 +5,21 @@ before each restart of a child that keeps dying, and those waits are not what is
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
+from ebbtide.backup.snapshot_changes import delete_snapshot
+from ebbtide.clock import SystemClock
 from ebbtide.crash_points import CRASH_POINTS
+from ebbtide.domain.ids import SnapshotId, new_id
+from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.errors import EbbtideError
 from ebbtide.testing.service import Owner, RunningService
 
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
+PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
 # Those are killed at in test_pruning.py.
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
@@ -66,6 +72,33 @@ class Shop:
         with self.service.catalog() as catalog:
             assert [head.lock_job_id for head in catalog.heads.list_all() if head.state != "GONE"] == [None]
 
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        with self.service.catalog() as catalog:
+            found = catalog.snapshots.find(SnapshotId(snapshot_id))
+            if found is None:
+                raise LookupError(snapshot_id)
+            delete_snapshot(found, catalog=catalog, clock=SystemClock(), actor="test", delay=timedelta(0))
+
+    def ask_for_prune(self) -> None:
+        """Two runs: the first marks, the second sweeps."""
+        with self.service.catalog() as catalog:
+            for _ in range(2):
+                catalog.prune_runs.insert(
+                    PruneRun(
+                        id=new_id(),
+                        requested=SystemClock().now(),
+                        requested_by="test",
+                        dry_run=False,
+                        state=PruneState.QUEUED,
+                    )
+                )
+
+    def wait_until_pruned(self) -> None:
+        with self.service.catalog() as catalog:
+            self.service.wait_until(
+                lambda: catalog.prune_runs.next_unfinished() is None, "prune to come to its end"
+            )
+
     def addresses(self) -> list[str]:
         with self.owner.lab.client() as client:
             return [m["host"] for m in client.admin.command("replSetGetConfig")["config"]["members"]]
@@ -73,7 +106,13 @@ class Shop:
 
 @pytest.fixture(scope="module")
 def shop(new_service: Callable[..., RunningService], new_owner: Callable[[RunningService], Owner]) -> Shop:
-    return Shop(new_owner(new_service().start()))
+    # Prune shall remove what was deleted at once, and only when it is asked to.
+    environment = {
+        "EBBTIDE_REPOSITORY_DELETE_DELAY_HOURS": "0",
+        "EBBTIDE_REPOSITORY_PRUNE_GRACE_HOURS": "0",
+        "EBBTIDE_REPOSITORY_PRUNE_EVERY_HOURS": "0",
+    }
+    return Shop(new_owner(new_service(environment=environment).start()))
 
 
 def test_every_crash_point_has_its_test() -> None:
@@ -131,3 +170,21 @@ def test_a_restore_job_finishes_after_a_crash(shop: Shop, point: str) -> None:
     found = shop.owner.restore_job(job_id)
     assert found["statusName"] == "FINISHED"
     assert found["hashes"][0]["hash"]
+
+
+@pytest.mark.parametrize("point", PRUNE_POINTS)
+def test_prune_goes_on_after_a_crash(shop: Shop, point: str) -> None:
+    shop.calm_down()
+    shop.owner.write()
+    doomed = str(shop.owner.take_snapshot()["id"])
+    shop.owner.write()
+    kept = str(shop.owner.take_snapshot()["id"])
+    shop.delete_snapshot(doomed)
+
+    shop.crash(point, shop.ask_for_prune)
+    shop.wait_until_pruned()
+
+    store = shop.owner.store()
+    assert store.has_snapshot(SnapshotId(kept))
+    assert not store.has_snapshot(SnapshotId(doomed))
+    assert shop.owner.damage() == []

@@ -52,7 +52,8 @@ def _at_least(type_: type, least: float) -> Any:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    _setting("mongod", str | None, None, "path of a mongod", "The mongod to run; default: the packaged one."),
+    _setting("mongod", str | None, None, "path of a mongod", "The mongod to run; default: the packaged one. In the file with `[mongod.binaries]` beside it: `[mongod]` `path`."),
+    _setting("mongod.binaries", dict[str, str], {}, "paths by major version", "Mongods for heads of sets of that version: `6.0=/path,7.0=/path`; in the file `[mongod.binaries]` `\"6.0\" = \"/path\"`. Others run `mongod`."),
     _setting("api.listen", str, "127.0.0.1:27080", "HOST:PORT", "Where the API listens. Beyond loopback it needs TLS."),
     _setting("api.external_url", str | None, None, "URL", "What links begin with; default: the address listened on."),
     _setting("api.insecure_http", bool, False, "true or false", "Allow plain HTTP beyond loopback: anyone on the way can read the backups."),
@@ -81,6 +82,8 @@ SETTINGS: tuple[Setting, ...] = (
 )  # fmt: skip
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+# A TOML key cannot be a text and a table at once.
+_ALIASES = {"mongod.path": "mongod"}
 _CHOICES = {"log.level": ("debug", "info", "warning", "error"), "log.format": ("auto", "console", "json")}
 
 
@@ -103,6 +106,9 @@ class Settings:
 
     def count(self, name: str) -> int:
         return int(self.values[name])
+
+    def mapping(self, name: str) -> dict[str, str]:
+        return dict(self.values[name])
 
     def flag(self, name: str) -> bool:
         return bool(self.values[name])
@@ -127,12 +133,7 @@ def resolve_settings(
     for variable, text in environment.items():
         if variable in known_environment:
             setting = known_environment[variable]
-            value = (
-                [part.strip() for part in text.split(",") if part.strip()]
-                if setting.type_ == list[str]
-                else text
-            )
-            candidates[setting.name] = (value, f"environment {variable}")
+            candidates[setting.name] = (_from_text(setting, text), f"environment {variable}")
         elif variable.startswith(ENVIRONMENT_PREFIX) and variable not in NOT_SETTINGS:
             problems.append(f"environment {variable}: no setting has this name")
     for name, value in flags.items():
@@ -154,6 +155,19 @@ def resolve_settings(
     if problems:
         raise InvalidSetting("settings", expected="valid values", hint="; ".join(problems))
     return Settings(values=values, origins={name: origin for name, (_, origin) in candidates.items()})
+
+
+def _from_text(setting: Setting, text: str) -> Any:
+    """What a variable's text means: lists are `a,b`, tables `name=value,name=value`."""
+    if setting.type_ not in (list[str], dict[str, str]):
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if setting.type_ == list[str]:
+        return parts
+    pairs = [part.partition("=") for part in parts]
+    if not all(equals and name.strip() and value.strip() for name, equals, value in pairs):
+        return text  # which is no table, and is refused as such
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _read_file(file: Path | None, *, must_exist: bool, problems: list[str]) -> dict[str, Any]:
@@ -180,10 +194,14 @@ def _read_file(file: Path | None, *, must_exist: bool, problems: list[str]) -> d
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in tree.items():
-        if isinstance(value, dict):
-            rows += _flatten(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and name in _BY_NAME and _BY_NAME[name].type_ == dict[str, str]:
+            # A version that was not quoted (6.0 = …) is a table in a table to TOML.
+            rows.append((name, dict(_flatten(value))))
+        elif isinstance(value, dict):
+            rows += _flatten(value, f"{name}.")
         else:
-            rows.append((f"{prefix}{key}", value))
+            rows.append((_ALIASES.get(name, name), value))
     return rows
 
 

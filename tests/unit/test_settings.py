@@ -126,3 +126,26 @@ def test_accessors_cast() -> None:
     assert settings.text("api.external_url") is None
     assert settings.number("head.cache_gb") == 0.5
     assert settings.count("worker.jobs_max") == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'mongod = "/d"\n',
+        '[mongod]\npath = "/d"\n[mongod.binaries]\n"6.0" = "/six"\n"7.0" = "/seven"\n',
+        '[mongod]\npath = "/d"\n[mongod.binaries]\n6.0 = "/six"\n7.0 = "/seven"\n',
+    ],
+)
+def test_mongods_by_version_stand_beside_the_one_for_all(file: Path, text: str) -> None:
+    file.write_text(text)
+    settings = resolve(file=file)
+    assert settings.text("mongod") == "/d"
+    expected = {"6.0": "/six", "7.0": "/seven"} if "binaries" in text else {}
+    assert expected == settings.mapping("mongod.binaries")
+
+
+def test_mongods_by_version_from_the_environment() -> None:
+    settings = resolve(environment={"EBBTIDE_MONGOD_BINARIES": "6.0=/six, 7.0=/a=b"})
+    assert {"6.0": "/six", "7.0": "/a=b"} == settings.mapping("mongod.binaries")
+    with pytest.raises(InvalidSetting, match="paths by major version"):
+        resolve(environment={"EBBTIDE_MONGOD_BINARIES": "/six"})

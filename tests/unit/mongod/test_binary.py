@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from ebbtide.errors import MongodBinaryMissing
-from ebbtide.mongod.binary import find_mongod, mongod_version
+from ebbtide.mongod.binary import (
+    find_mongod,
+    find_mongod_of,
+    mongod_version,
+    without_unknown_parameters,
+)
 
 
 def script(path: Path, text: str, mode: int = 0o755) -> Path:
@@ -76,3 +81,34 @@ def test_a_file_that_is_no_program_is_an_error_of_ours(tmp_path: Path) -> None:
     path.chmod(0o755)
     with pytest.raises(MongodBinaryMissing):
         mongod_version(path)
+
+
+def versioned(path: Path, version: str) -> Path:
+    return script(path, f"echo 'db version v{version}'")
+
+
+def test_the_first_version_at_hand_is_chosen(tmp_path: Path) -> None:
+    six, seven = versioned(tmp_path / "six", "6.0.5"), versioned(tmp_path / "seven", "7.0.2")
+    binaries = {"6.0": str(six), "7.0": str(seven)}
+    wanted = ("7.0", "6.0")
+    assert seven == find_mongod_of(wanted, own=None, binaries=binaries, default=None)
+    assert six == find_mongod_of(wanted, own=None, binaries={"6.0": str(six)}, default=str(six))
+    assert six == find_mongod_of(wanted, own=str(six), binaries=binaries, default=None)
+
+
+def test_no_other_version_takes_the_place_of_the_one_that_is_needed(tmp_path: Path) -> None:
+    six = versioned(tmp_path / "six", "6.0.5")
+    with pytest.raises(MongodBinaryMissing, match=r"a mongod 7\.0 is needed: .*six is 6\.0\.5") as caught:
+        find_mongod_of(("7.0",), own=None, binaries={}, default=str(six))
+    assert "EBBTIDE_MONGOD_BINARIES=7.0=PATH" in caught.value.hint
+    with pytest.raises(MongodBinaryMissing, match="there is no mongod at"):
+        find_mongod_of(("7.0",), own=str(tmp_path / "absent"), binaries={"7.0": str(six)}, default=None)
+
+
+def test_a_parameter_that_a_version_does_not_know_is_left_out() -> None:
+    unknown = "shutdownTimeoutMillisForSignaledShutdown=100"
+    arguments = ["--setParameter", "ttlMonitorEnabled=false", "--setParameter", unknown, "--ipv6"]
+    assert ["--setParameter", "ttlMonitorEnabled=false", "--ipv6"] == without_unknown_parameters(
+        arguments, version="4.4.2"
+    )
+    assert arguments == without_unknown_parameters(arguments, version="5.0.4")

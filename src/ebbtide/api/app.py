@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ebbtide.api import ebbtide_v1, groups, restore_jobs, snapshots
+from ebbtide.api import ebbtide_v1, groups, restore_jobs, schedules, snapshot_changes, snapshots
 from ebbtide.api.access import Gate, read_address
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
@@ -41,6 +41,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *groups.OPERATIONS,
     *restore_jobs.OPERATIONS,
     *snapshots.OPERATIONS,
+    *snapshot_changes.OPERATIONS,
+    *schedules.OPERATIONS,
     *ebbtide_v1.OPERATIONS,
 )
 

@@ -4,6 +4,7 @@ from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.paging import plan_window
+from ebbtide.api.queries import parse_boolean
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.snapshots import find_snapshot
@@ -14,9 +15,12 @@ from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
 
 def list_snapshots(call: Call) -> Answer:
-    """Newest first, whatever their state."""
+    """Newest first, whatever their state but DELETED; those alone with `deleted=true`."""
     skip, limit = plan_window(call.page)
-    snapshots, states = call.context.catalog.snapshots, tuple(SnapshotState)
+    snapshots, deleted = call.context.catalog.snapshots, SnapshotState.DELETED
+    states = tuple(state for state in SnapshotState if state is not deleted)
+    if parse_boolean(call.query, "deleted", default=False):
+        states = (deleted,)
     return list_answer(
         call,
         href=f"{call.addresses.own_cluster(call.group.id, call.cluster.name)}/snapshots",

@@ -18,6 +18,8 @@ class Code:
     sentence: str
 
 
+_NUMBER = Code(400, "Attribute {0} cannot be {1}; it is one of: {2}.")
+
 CODES: dict[str, Code] = {
     # who and from where
     "USER_UNAUTHORIZED": Code(401, "Current user is not authorized to perform this action."),
@@ -51,6 +53,22 @@ CODES: dict[str, Code] = {
     "ATTRIBUTE_NEGATIVE_OR_ZERO": Code(400, "Attribute {0} must be at least 1."),
     "INVALID_ENUM_VALUE": Code(400, "Attribute {0} has an invalid value {1}; expected one of: {2}."),
     "UNSUPPORTED_DELIVERY_METHOD": Code(400, "Delivery method {1} is not supported{2}."),
+    "FRACTIONAL_TIMESTAMP": Code(
+        400, "Attribute {0} has a fraction of a second; only whole seconds are taken."
+    ),
+    "GROUP_MISMATCH": Code(400, "Attribute {0} names group {1}, which is not the group of the path."),
+    "INVALID_SNAPSHOT_INTERVAL": _NUMBER,
+    "INVALID_SNAPSHOT_RETENTION_PERIOD": _NUMBER,
+    "INVALID_DAILY_SNAPSHOT_RETENTION_PERIOD": _NUMBER,
+    "INVALID_WEEKLY_SNAPSHOT_RETENTION_PERIOD": _NUMBER,
+    "INVALID_MONTHLY_SNAPSHOT_RETENTION_PERIOD": _NUMBER,
+    "INVALID_REFERENCE_HOUR_OF_DAY": _NUMBER,
+    "INVALID_REFERENCE_MINUTE_OF_HOUR": _NUMBER,
+    "INVALID_REFERENCE_TIMEZONE_OFFSET": Code(400, "Attribute {0} must be Z or like +0000, not {1}."),
+    "CANNOT_SET_POINT_IN_TIME_WINDOW": Code(400, "Attribute {0} cannot be negative."),
+    "CANNOT_SET_CLUSTER_CHECKPOINT_INTERVAL_FOR_REPLICA_SET": Code(
+        400, "Attribute {0} cannot be set: checkpoints are of sharded clusters only."
+    ),
     "UNSUPPORTED_MEDIA_TYPE": Code(415, "The request body must be application/json, not {0}."),
     "REQUEST_BODY_TOO_LARGE": Code(413, "The request body is larger than {0} bytes."),
     "INVALID_IP_ADDRESS_OR_CIDR_NOTATION": Code(400, "{1} is not an IP address or a CIDR block."),
@@ -62,8 +80,15 @@ CODES: dict[str, Code] = {
     "CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT": Code(
         409, "Snapshot {0} is not complete yet, so it cannot be restored."
     ),
+    "CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT": Code(
+        409, "Snapshot {0} was deleted, so it cannot be restored."
+    ),
+    "ALREADY_EXPIRED": Code(400, "Snapshot {0} has expired already, so it cannot be changed."),
+    "SNAPSHOT_NOT_UNDELETABLE": Code(409, "{0}"),
     "LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION": Code(
-        409, "The link would expire after snapshot {0} is deleted; ask for fewer hours."
+        409,
+        "The link would expire after snapshot {0} is deleted; ask for fewer hours, or keep the snapshot: "
+        "ebbtide snapshots keep {1} {0}",
     ),
     "RESTORE_JOB_ENDED": Code(409, "Restore job {0} has ended already; there is nothing to cancel."),
     "CLUSTER_NAME_TAKEN": Code(409, "A cluster named {0} is registered in this group already."),

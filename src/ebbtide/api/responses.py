@@ -52,7 +52,9 @@ def encode(document: Mapping[str, Any], *, pretty: bool) -> bytes:
 
 
 def render(answer: Answer, presentation: Presentation) -> Response:
-    """The HTTP response of an answer."""
+    """The HTTP response of an answer; 204 has no body, whatever was asked for."""
+    if answer.status == 204:
+        return Response(status_code=204, headers={**_HEADERS, **answer.headers})
     document = (
         wrap(answer.document, shape=answer.shape, status=answer.status)
         if presentation.envelope

@@ -87,6 +87,8 @@ def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
     snapshot = _find_snapshot(call, wanted.snapshot_id)
     if snapshot.state is SnapshotState.IN_PROGRESS:
         raise refusal("CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT", snapshot.id)
+    if snapshot.state is SnapshotState.DELETED:
+        raise refusal("CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT", snapshot.id)
     _check_link_outlived(call, snapshot, wanted)
     job = request_http_restore(
         cluster=call.cluster,
@@ -118,7 +120,7 @@ def _check_link_outlived(call: Call, snapshot: Snapshot, wanted: HttpRestore) ->
     if snapshot.do_not_delete or snapshot.expires is None:
         return
     if call.now + timedelta(hours=wanted.expiration_hours) > snapshot.expires:
-        raise refusal("LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION", snapshot.id)
+        raise refusal("LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION", snapshot.id, call.cluster.name)
 
 
 _PATH = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/restoreJobs"

@@ -1,6 +1,6 @@
 """Snapshots of a cluster, Atlas family: list and get.
 
-Failed snapshots hold nothing and are not shown here; Ebbtide's own API lists them.
+Failed and deleted snapshots are not shown here; Ebbtide's own API lists them.
 """
 
 from ebbtide.api.lists import list_answer
@@ -36,7 +36,7 @@ def list_snapshots(call: Call) -> Answer:
 
 def get_snapshot(call: Call) -> Answer:
     snapshot = find_snapshot(call)
-    if snapshot.state is SnapshotState.FAILED:
+    if snapshot.state in (SnapshotState.FAILED, SnapshotState.DELETED):
         raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
     return Answer(document=snapshot_document(snapshot, addresses=call.addresses))
 

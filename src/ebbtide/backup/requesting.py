@@ -3,6 +3,8 @@
 Crash between the two: the worker enqueues the job of a snapshot that lacks one (`enqueue_snapshot` is repeatable).
 """
 
+from datetime import datetime
+
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.crash_points import reach
@@ -23,8 +25,10 @@ class HeadNotReady(Refused):
     """The cluster has no head that follows its set."""
 
 
-def request_snapshot(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Snapshot:
-    """Record the wish for a snapshot. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
+def request_snapshot(
+    cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str, scheduled_for: datetime | None = None
+) -> Snapshot:
+    """Record the wish for a snapshot; `scheduled_for` is the schedule's slot, if that asks. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
     head = catalog.heads.find(cluster.id)
     if cluster.state is not ClusterState.ACTIVE or head is None:
         raise HeadNotReady(
@@ -49,6 +53,7 @@ def request_snapshot(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor:
         replica_set_name=cluster.replica_set_name,
         created=clock.now(),
         state=SnapshotState.IN_PROGRESS,
+        scheduled_for=scheduled_for,
     )
     catalog.snapshots.insert(snapshot)
     enqueue_snapshot(snapshot, catalog=catalog, clock=clock)

@@ -22,6 +22,8 @@ from pymongo import MongoClient
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_lock import HeadLock, unlock_once, unlock_wholly
+from ebbtide.backup.prune_guard import wait_until_not_pruned
+from ebbtide.backup.snapshot_changes import expiry_at_completion
 from ebbtide.crash_points import reach
 from ebbtide.domain.capture import (
     BACKUP_METADATA,
@@ -105,6 +107,12 @@ class SnapshotRun:
 
     def _prepare(self) -> None:
         """Crash: nothing is left but what was there before."""
+        wait_until_not_pruned(
+            self._cluster.id,
+            catalog=self._catalog,
+            clock=self._clock,
+            check_cancelled=self._run.check,
+        )
         snapshot_id = self._snapshot.id
         if self._store.has_snapshot(snapshot_id):
             self._manifest = self._store.load_manifest(snapshot_id)
@@ -200,6 +208,7 @@ class SnapshotRun:
             stored_bytes=manifest.stored_bytes,
             new_stored_bytes=manifest.new_stored_bytes,
             error="",
+            expires=expiry_at_completion(self._snapshot, completed=manifest.completed, catalog=self._catalog),
             **measured,
         )
         reach("snapshot.completed")

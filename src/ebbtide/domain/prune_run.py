@@ -19,7 +19,8 @@ class PruneReport:
     """What a run did, or would do, in one replica set. Sizes in bytes.
 
     `removed_*` objects went (in a dry run: would go). `waiting_*` are unreferenced, but not for long enough yet.
-    `live_*` are needed by `snapshots` kept. `problem` says why nothing, or not all, was removed.
+    `live_*` are needed by `snapshots` kept. `problem` says why nothing, or not all, was removed; `interrupted`: because
+    something went first, and the next run goes on.
     """
 
     cluster_id: str
@@ -34,6 +35,7 @@ class PruneReport:
     live_objects: int = 0
     live_bytes: int = 0
     problem: str = ""
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

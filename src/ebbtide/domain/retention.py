@@ -72,11 +72,9 @@ def newest_complete(snapshots: Iterable[Snapshot]) -> Snapshot | None:
     return max(complete, key=lambda s: (s.created, s.id), default=None)
 
 
-def has_expired(snapshot: Snapshot, *, is_last_good: bool, now: datetime) -> bool:
-    """Whether a complete snapshot is past its time and nothing holds it back: it cannot be changed any more."""
-    if snapshot.do_not_delete or is_last_good or snapshot.expires is None:
-        return False
-    return now >= snapshot.expires
+def has_expired(snapshot: Snapshot, *, now: datetime) -> bool:
+    """Whether a snapshot is past its time; it may be gone at any moment, unless retention holds it back."""
+    return not snapshot.do_not_delete and snapshot.expires is not None and now >= snapshot.expires
 
 
 def _judge(

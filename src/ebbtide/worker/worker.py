@@ -35,6 +35,7 @@ from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
+from ebbtide.worker.housekeeping import Housekeeping
 
 LOOK_SECONDS = 0.5
 TIDY_SECONDS = 5.0
@@ -58,6 +59,7 @@ class Worker:
         self._keepers: dict[ClusterId, tuple[HeadKeeper, threading.Thread]] = {}
         self._jobs: dict[str, threading.Thread] = {}
         self._tidied_at = float("-inf")
+        self._housekeeping = Housekeeping(context)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -81,6 +83,7 @@ class Worker:
             self._tidy()
             self._tidied_at = self._clock.monotonic()
         self._keep_heads()
+        self._housekeeping.look()
         self._jobs = {job_id: thread for job_id, thread in self._jobs.items() if thread.is_alive()}
         while len(self._jobs) < self._context.settings.count("worker.jobs_max"):
             job = self._claim()
@@ -165,6 +168,7 @@ class Worker:
                 _log.info("worker.took_over", dead_worker_id=worker.id)
                 self._catalog.heads.release_all(worker.id)
                 self._catalog.jobs.release_all(worker.id)
+                self._catalog.leases.release_all(worker.id)
                 self._catalog.workers.delete(worker.id)
         for snapshot in self._catalog.snapshots.list_in_progress():
             cluster = self._catalog.clusters.find(snapshot.cluster_id)
@@ -230,6 +234,7 @@ class Worker:
         deadline = self._clock.monotonic() + JOBS_STOP_SECONDS
         for thread in self._jobs.values():
             thread.join(max(0.0, deadline - self._clock.monotonic()))
+        self._housekeeping.stop(seconds=max(1.0, deadline - self._clock.monotonic()))
         keepers = list(self._keepers.values())
         for keeper, _ in keepers:
             keeper.stop()
@@ -240,6 +245,7 @@ class Worker:
                 list(pool.map(lambda kept: kept[0].stop_mongod(), keepers))
         try:
             self._catalog.jobs.release_all(self._id)
+            self._catalog.leases.release_all(self._id)
             self._catalog.heads.release_all(self._id)
             self._catalog.workers.delete(self._id)
         except EbbtideError as error:

@@ -94,13 +94,12 @@ def test_what_a_restore_needs_stays_until_it_does_not() -> None:
     assert verdicts(first, second, now=1000) == ["EXPIRED", "NEWEST"]
 
 
-def test_has_expired_holds_for_what_retention_would_delete() -> None:
+def test_has_expired() -> None:
     later = BEGIN + 1000 * HOUR
-    assert has_expired(snapshot(0), is_last_good=False, now=later)
-    assert not has_expired(snapshot(0), is_last_good=True, now=later)
-    assert not has_expired(snapshot(0, keep=True), is_last_good=False, now=later)
-    assert not has_expired(snapshot(0, expires=None), is_last_good=False, now=later)
-    assert not has_expired(snapshot(0), is_last_good=False, now=BEGIN)
+    assert has_expired(snapshot(0), now=later)
+    assert not has_expired(snapshot(0, keep=True), now=later)
+    assert not has_expired(snapshot(0, expires=None), now=later)
+    assert not has_expired(snapshot(0), now=BEGIN)
 
 
 # 100 days. On day 20 somebody keeps a snapshot; on days 40 to 45 nothing can be taken (the head is down); from day 60

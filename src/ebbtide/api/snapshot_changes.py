@@ -1,0 +1,186 @@
+"""Changing snapshots: PATCH and DELETE of the Atlas family, and bringing a deleted one back (Ebbtide's own).
+
+Source: contract section 7. `expires` in the past is allowed: retention then deletes it at its next look. Whatever
+retention or `doNotDelete` say, DELETE deletes; its data stays for `repository.delete_delay_hours`.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.refusals import refusal
+from ebbtide.api.responses import Answer
+from ebbtide.api.snapshots import find_snapshot
+from ebbtide.api.wire import own_snapshot_document, snapshot_document
+from ebbtide.backup.snapshot_changes import (
+    CannotUndelete,
+    SnapshotChanged,
+    delete_snapshot,
+    is_held,
+    keep_snapshot,
+    let_go_snapshot,
+    set_expiry,
+    undelete_snapshot,
+)
+from ebbtide.domain.retention import has_expired
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+
+_READ_ONLY = (
+    *("id", "groupId", "clusterId", "clusterName", "complete", "created", "incremental"),
+    *("lastOplogAppliedTimestamp", "links", "parts"),
+)
+_CHANGEABLE = ("doNotDelete", "expires")
+
+
+def patch_snapshot(call: Call) -> Answer:
+    """Set `doNotDelete` or `expires`, never both; a body with neither changes nothing. One past its time is refused."""
+    changed = _patch(call, held_may_change=False)
+    return Answer(document=snapshot_document(changed, addresses=call.addresses))
+
+
+def patch_own_snapshot(call: Call) -> Answer:
+    """As `patch_snapshot`, but a last good snapshot that retention holds back beyond its time can still be kept."""
+    changed = _patch(call, held_may_change=True)
+    return Answer(document=own_snapshot_document(changed, job=None, addresses=call.addresses))
+
+
+def _patch(call: Call, *, held_may_change: bool) -> Snapshot:
+    change = parse_change(parse_object(call.body))
+    snapshot = _find_present(call)
+    if has_expired(snapshot, now=call.now) and not (
+        held_may_change and is_held(snapshot, catalog=call.context.catalog)
+    ):
+        raise refusal("ALREADY_EXPIRED", snapshot.id)
+    try:
+        return change(call, snapshot)
+    except SnapshotChanged as refused:
+        raise refusal("REFUSED", str(refused)) from refused
+
+
+Change = Callable[[Call, Snapshot], Snapshot]
+
+
+def parse_change(values: dict[str, object]) -> Change:
+    """What a body asks for. Raises one refusal that names every bad field."""
+    fields = Fields(values)
+    keep = fields.boolean("doNotDelete")
+    expires = parse_date(fields, "expires")
+    if fields.has("doNotDelete") and fields.has("expires"):
+        fields.blame("INVALID_ATTRIBUTE", "expires", "Cannot modify snapshot because of invalid fields")
+    fields.refuse_read_only(_READ_ONLY)
+    fields.refuse_unknown((*_CHANGEABLE, *_READ_ONLY))
+    raise_violations(fields.violations)
+    if expires is not None:
+        moment = expires
+        return lambda call, snapshot: set_expiry(
+            snapshot, moment, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+        )
+    if keep is not None:
+        change = keep_snapshot if keep else let_go_snapshot
+        return lambda call, snapshot: change(
+            snapshot, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+        )
+    return lambda _, snapshot: snapshot
+
+
+def parse_date(fields: Fields, name: str) -> datetime | None:
+    """An ISO 8601 date or time; without a zone it is UTC. Whole seconds (contract section 1)."""
+    text = fields.text(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        fields.blame("INVALID_ATTRIBUTE", name, "expected an ISO 8601 date such as 2018-12-01T00:00:00Z")
+        return None
+    if moment.microsecond:
+        fields.blame("FRACTIONAL_TIMESTAMP", name)
+        return None
+    return moment
+
+
+def delete(call: Call) -> Answer:
+    """Delete a complete snapshot: 204. It is hidden at once and its links are dead."""
+    snapshot = _find_present(call)
+    if snapshot.state is SnapshotState.IN_PROGRESS:
+        raise refusal(
+            "SNAPSHOT_IN_PROGRESS", f"Snapshot {snapshot.id} is being taken; delete it once it is complete."
+        )
+    delay = timedelta(hours=call.context.settings.number("repository.delete_delay_hours"))
+    try:
+        delete_snapshot(
+            snapshot,
+            delay=delay,
+            catalog=call.context.catalog,
+            clock=call.context.clock,
+            actor=call.actor,
+        )
+    except SnapshotChanged:
+        raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name) from None
+    return Answer(document={}, status=204)
+
+
+def undelete(call: Call) -> Answer:
+    """Bring a deleted snapshot back, as long as its data is whole."""
+    fields = Fields(parse_object(call.body, empty_is_object=True))
+    fields.refuse_unknown(())
+    raise_violations(fields.violations)
+    try:
+        snapshot = undelete_snapshot(
+            find_snapshot(call), catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+        )
+    except CannotUndelete as refused:
+        raise refusal("SNAPSHOT_NOT_UNDELETABLE", str(refused)) from refused
+    return Answer(document=own_snapshot_document(snapshot, job=None, addresses=call.addresses))
+
+
+def _find_present(call: Call) -> Snapshot:
+    snapshot = find_snapshot(call)
+    if snapshot.state in (SnapshotState.FAILED, SnapshotState.DELETED):
+        raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
+    return snapshot
+
+
+_PATH = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId}"
+_OWN_PATH = "/api/ebbtide/v1/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId}"
+
+OPERATIONS = (
+    Operation(
+        name="updateLegacySnapshotRetention",
+        method="PATCH",
+        path=_PATH,
+        handler=patch_snapshot,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+    Operation(
+        name="deleteLegacySnapshot",
+        method="DELETE",
+        path=_PATH,
+        handler=delete,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+    Operation(
+        name="updateOwnSnapshot",
+        method="PATCH",
+        path=_OWN_PATH,
+        handler=patch_own_snapshot,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+    Operation(
+        name="undeleteSnapshot",
+        method="POST",
+        path=f"{_OWN_PATH}/undelete",
+        handler=undelete,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+    ),
+)

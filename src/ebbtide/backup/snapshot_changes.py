@@ -1,0 +1,234 @@
+"""What people may do with a snapshot that exists: keep it, give it a time, delete it, bring it back.
+
+Deleting hides a snapshot and kills its links; its data stays for `repository.delete_delay_hours`, and so long it can
+be brought back. Who wants to remove its data must first set `removed` in the same document (`claim_removal`), so of
+bringing back and removing one wins.
+
+Crash after the one write that deletes: links may still be READY; housekeeping ends them (`expire_links_of_deleted`).
+"""
+
+from datetime import datetime, timedelta
+
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import Clock
+from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.restore_job import RestoreEvent, RestoreJob
+from ebbtide.domain.retention import expires_after
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.errors import Refused
+from ebbtide.events import record_event
+
+
+class SnapshotChanged(Refused):
+    """The snapshot is not in the state any more in which this can be done."""
+
+
+class CannotUndelete(Refused):
+    """The snapshot is not deleted, or its data is being removed already."""
+
+
+def keep_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock, actor: str) -> Snapshot:
+    """Retention leaves it alone from now on. Raises SnapshotChanged."""
+    changed = _change(snapshot, catalog, do_not_delete=True, expires=None)
+    _record_change(changed, f"snapshot {snapshot.id} is kept until further notice", catalog, clock, actor)
+    return changed
+
+
+def let_go_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock, actor: str) -> Snapshot:
+    """The opposite of `keep_snapshot`: its time begins anew, with the retention of the cluster's schedule.
+
+    One that was not kept stays as it is. Raises SnapshotChanged.
+    """
+    if not snapshot.do_not_delete:
+        return snapshot
+    expires = expires_after(clock.now(), retention_days=_retention_days(snapshot, catalog))
+    return set_expiry(snapshot, expires, catalog=catalog, clock=clock, actor=actor)
+
+
+def set_expiry(
+    snapshot: Snapshot, expires: datetime, *, catalog: Catalog, clock: Clock, actor: str
+) -> Snapshot:
+    """Retention deletes it at `expires`, which may have passed. Raises SnapshotChanged."""
+    changed = _change(snapshot, catalog, do_not_delete=False, expires=expires)
+    _record_change(
+        changed,
+        f"snapshot {snapshot.id} is kept until {expires.isoformat(timespec='seconds')}",
+        catalog,
+        clock,
+        actor,
+    )
+    return changed
+
+
+def delete_snapshot(
+    snapshot: Snapshot, *, delay: timedelta, catalog: Catalog, clock: Clock, actor: str
+) -> Snapshot:
+    """Hide a complete snapshot and end its links; prune may remove its data after `delay`.
+
+    Raises SnapshotChanged where it is not complete (any more).
+    """
+    deleted = _mark_deleted(snapshot, delay=delay, catalog=catalog, now=clock.now())
+    if deleted is None:
+        raise SnapshotChanged(f"snapshot {snapshot.id} is not complete (any more)")
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="snapshot.deleted",
+        message=f"snapshot {snapshot.id} of {snapshot.cluster_name} was deleted; it can be brought back for "
+        f"{delay.total_seconds() / 3600:g} hours",
+        group_id=snapshot.group_id,
+        cluster_id=snapshot.cluster_id,
+        subject_id=snapshot.id,
+        actor=actor,
+    )
+    return deleted
+
+
+def expire_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock) -> None:
+    """Retention's deletion: as a person's, but prune need not wait. Harmless where it is not complete any more."""
+    if _mark_deleted(snapshot, delay=timedelta(0), catalog=catalog, now=clock.now()) is None:
+        return
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="snapshot.expired",
+        message=f"snapshot {snapshot.id} of {snapshot.cluster_name} is past its time and was deleted",
+        group_id=snapshot.group_id,
+        cluster_id=snapshot.cluster_id,
+        subject_id=snapshot.id,
+        actor="retention",
+    )
+
+
+def undelete_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock, actor: str) -> Snapshot:
+    """Bring a deleted snapshot back. Its links stay dead. Raises CannotUndelete.
+
+    One that is past its time is kept until further notice, or retention would delete it at once.
+    """
+    is_past = not snapshot.do_not_delete and snapshot.expires is not None and snapshot.expires <= clock.now()
+    keeping = {"do_not_delete": True, "expires": None} if is_past else {}
+    found = catalog.snapshots.change(
+        snapshot.id,
+        only=SnapshotState.DELETED,
+        unless_removed=True,
+        state=SnapshotState.COMPLETE,
+        deleted=None,
+        prune_after=None,
+        **keeping,
+    )
+    if found is None:
+        raise CannotUndelete(
+            f"snapshot {snapshot.id} is not deleted, or its data is being removed already",
+            hint=f"ebbtide snapshots list {snapshot.cluster_name} --deleted shows what can be brought back",
+        )
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="snapshot.undeleted",
+        message=f"snapshot {snapshot.id} of {snapshot.cluster_name} was brought back",
+        group_id=snapshot.group_id,
+        cluster_id=snapshot.cluster_id,
+        subject_id=snapshot.id,
+        actor=actor,
+    )
+    return found
+
+
+def expiry_at_completion(snapshot: Snapshot, *, completed: datetime, catalog: Catalog) -> datetime | None:
+    """When retention may delete a snapshot that is complete now; what a person said meanwhile goes first."""
+    asked = catalog.snapshots.find(snapshot.id) or snapshot
+    if asked.do_not_delete or asked.expires is not None:
+        return asked.expires
+    return expires_after(completed, retention_days=_retention_days(asked, catalog))
+
+
+def claim_removal(snapshot: Snapshot, *, catalog: Catalog, now: datetime) -> bool:
+    """From now on nothing brings the snapshot back; False where somebody just did."""
+    if snapshot.removed is not None:
+        return True
+    claimed = catalog.snapshots.change(
+        snapshot.id, only=SnapshotState.DELETED, unless_removed=True, removed=now
+    )
+    return claimed is not None
+
+
+def expire_links(snapshot_id: SnapshotId, *, catalog: Catalog, now: datetime) -> None:
+    """End every usable link of a deleted snapshot. What is being transferred runs to its end."""
+    for job in catalog.restore_jobs.list_for_snapshot(snapshot_id):
+        expire_link(job, catalog=catalog, now=now)
+
+
+def expire_link(job: RestoreJob, *, catalog: Catalog, now: datetime) -> None:
+    """Bring the link's time forward to now; harmless where the link is not usable."""
+    expires = now if job.expires is None else min(job.expires, now)
+    catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED, expires=expires)
+
+
+def expire_links_of_deleted(*, catalog: Catalog, now: datetime) -> None:
+    """As `expire_links`, for links that became ready while their snapshot was being deleted, and after a crash."""
+    for job in catalog.restore_jobs.list_ready():
+        snapshot = catalog.snapshots.find(job.snapshot_id)
+        if snapshot is not None and snapshot.state is SnapshotState.DELETED:
+            expire_link(job, catalog=catalog, now=now)
+
+
+def is_held(snapshot: Snapshot, *, catalog: Catalog) -> bool:
+    """Whether it is the newest complete snapshot of a cluster under backup: retention leaves it alone."""
+    cluster = catalog.clusters.find(snapshot.cluster_id)
+    if cluster is None or cluster.state is ClusterState.REMOVED:
+        return False
+    newest = catalog.snapshots.newest_complete(snapshot.cluster_id)
+    return newest is not None and newest.id == snapshot.id
+
+
+def _mark_deleted(
+    snapshot: Snapshot, *, delay: timedelta, catalog: Catalog, now: datetime
+) -> Snapshot | None:
+    deleted = catalog.snapshots.change(
+        snapshot.id,
+        only=SnapshotState.COMPLETE,
+        state=SnapshotState.DELETED,
+        deleted=now,
+        prune_after=now + delay,
+        removed=None,
+    )
+    if deleted is not None:
+        expire_links(snapshot.id, catalog=catalog, now=now)
+    return deleted
+
+
+def _retention_days(snapshot: Snapshot, catalog: Catalog) -> int:
+    cluster = catalog.clusters.find(snapshot.cluster_id)
+    if cluster is None:
+        raise SnapshotChanged(f"the cluster of snapshot {snapshot.id} is not in the catalog")
+    return catalog.schedules.get(cluster).retention_days
+
+
+def _change(
+    snapshot: Snapshot, catalog: Catalog, *, do_not_delete: bool, expires: datetime | None
+) -> Snapshot:
+    changed = catalog.snapshots.change(
+        snapshot.id, only=snapshot.state, do_not_delete=do_not_delete, expires=expires
+    )
+    if changed is None:
+        raise SnapshotChanged(f"snapshot {snapshot.id} is not {snapshot.state} any more", hint="look again")
+    return changed
+
+
+def _record_change(snapshot: Snapshot, message: str, catalog: Catalog, clock: Clock, actor: str) -> None:
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="snapshot.changed",
+        message=message,
+        group_id=snapshot.group_id,
+        cluster_id=snapshot.cluster_id,
+        subject_id=snapshot.id,
+        actor=actor,
+    )

@@ -1,0 +1,142 @@
+"""What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, prune.
+
+One worker keeps house at a time, by a lease; the others look whether it is free. Everything but prune is a handful of
+catalog queries in the worker's own loop; prune has a thread of its own, gives way to snapshots, and runs at the
+worker's niceness.
+
+Crash: the lease runs out, or is released when the worker is seen to be dead; nothing that matters is in memory.
+"""
+
+import threading
+from datetime import datetime, timedelta
+
+import structlog
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.snapshot_changes import expire_links_of_deleted, expire_snapshot
+from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
+from ebbtide.domain.prune_run import PruneRun, PruneState
+from ebbtide.domain.restore_job import RestoreStatus
+from ebbtide.domain.retention import plan_retention
+from ebbtide.domain.snapshot import SnapshotState
+from ebbtide.errors import EbbtideError
+from ebbtide.worker.pruning import Pruning
+from ebbtide.worker.scheduler import ACTOR, Scheduler
+
+LEASE_NAME = "housekeeping"
+LEASE = timedelta(seconds=15)
+LOOK_SECONDS = 2.0
+RETENTION_SECONDS = 20.0
+PRUNE_AGAIN_AFTER = timedelta(minutes=10)
+"""So soon prune runs again where something went before it."""
+
+_log = structlog.get_logger()
+
+
+class Housekeeping:
+    """`look` often, from one thread; `stop` at the end."""
+
+    def __init__(self, context: BackupContext) -> None:
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._stopping = threading.Event()
+        self._scheduler = Scheduler(context.catalog, context.clock)
+        self._pruning: threading.Thread | None = None
+        self._looked_at = float("-inf")
+        self._retained_at = float("-inf")
+
+    def look(self) -> None:
+        """Do what is due, if keeping house is ours. Troubles are told and tried again at the next look."""
+        if self._clock.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = self._clock.monotonic()
+        try:
+            now = self._clock.now()
+            if self._catalog.leases.claim(
+                LEASE_NAME, worker_id=self._context.worker_id, now=now, until=now + LEASE
+            ):
+                self._keep_house(now)
+        except EbbtideError as error:
+            _log.warning("housekeeping.trouble", message=str(error))
+
+    def stop(self, *, seconds: float) -> None:
+        """Interrupt prune, and wait at most so long for it."""
+        self._stopping.set()
+        if self._pruning is not None:
+            self._pruning.join(seconds)
+
+    def _keep_house(self, now: datetime) -> None:
+        self._scheduler.look()
+        if self._clock.monotonic() - self._retained_at >= RETENTION_SECONDS:
+            self._retained_at = self._clock.monotonic()
+            for cluster_id in self._catalog.snapshots.list_cluster_ids():
+                self._retain(cluster_id, now)
+        expire_links_of_deleted(catalog=self._catalog, now=now)
+        self._prune(now)
+
+    # --- retention -------------------------------------------------------------------------------------------------
+
+    def _retain(self, cluster_id: ClusterId, now: datetime) -> None:
+        """Delete what is past its time. A cluster that the catalog does not know keeps everything."""
+        cluster = self._catalog.clusters.find(cluster_id)
+        if cluster is None:
+            return
+        snapshots = self._catalog.snapshots.list_in_state(cluster_id, SnapshotState.COMPLETE)
+        past = [s for s in snapshots if s.expires is None or s.expires <= now]
+        if not past:
+            return
+        verdicts = plan_retention(
+            snapshots,
+            retention_days=self._catalog.schedules.get(cluster).retention_days,
+            is_live=cluster.state is not ClusterState.REMOVED,
+            in_use={s.id for s in past if self._is_in_use(s.id, now)},
+            now=now,
+        )
+        for verdict in verdicts:
+            if not verdict.keep:
+                expire_snapshot(verdict.snapshot, catalog=self._catalog, clock=self._clock)
+
+    def _is_in_use(self, snapshot_id: SnapshotId, now: datetime) -> bool:
+        """Whether a restore job is under way, or its link is still good for something."""
+        return any(
+            job.status is RestoreStatus.IN_PROGRESS
+            or (job.status is RestoreStatus.FINISHED and job.expires is not None and now < job.expires)
+            for job in self._catalog.restore_jobs.list_for_snapshot(snapshot_id)
+        )
+
+    # --- prune -----------------------------------------------------------------------------------------------------
+
+    def _prune(self, now: datetime) -> None:
+        """Start the run that was asked for, or the one that is due, unless one is under way here."""
+        if self._pruning is not None and self._pruning.is_alive():
+            return
+        asked = self._catalog.prune_runs.next_unfinished()
+        if asked is None and self._is_prune_due(now):
+            asked = PruneRun(
+                id=new_id(), requested=now, requested_by=ACTOR, dry_run=False, state=PruneState.QUEUED
+            )
+            self._catalog.prune_runs.insert(asked)
+        if asked is None:
+            return
+        self._pruning = threading.Thread(target=self._run_prune, args=(asked,), name="prune")
+        self._pruning.start()
+
+    def _is_prune_due(self, now: datetime) -> bool:
+        every = timedelta(hours=self._context.settings.number("repository.prune_every_hours"))
+        if not every:
+            return False
+        last = self._catalog.prune_runs.newest_done()
+        if last is None:
+            return True
+        if last.state is PruneState.FAILED or any(report.interrupted for report in last.reports):
+            every = min(every, PRUNE_AGAIN_AFTER)
+        return now - last.requested >= every
+
+    def _run_prune(self, asked: PruneRun) -> None:
+        try:
+            Pruning(self._context, self._stopping).run(asked)
+        except EbbtideError as error:
+            # The catalog does not answer: the run stays unfinished, and is begun anew.
+            _log.warning("prune.trouble", message=str(error))

@@ -90,7 +90,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(o
     owner.service.kill("serve")
     owner.service.send("worker", signal.SIGCONT)
     owner.service.wait_until(
-        lambda: not any(owner.service.process_ids().values()), "all processes to end", seconds=60
+        lambda: not any(owner.service.process_ids().values()), "all processes to end", seconds=40
     )
     seconds = time.monotonic() - started
     owner.service.start()

@@ -13,11 +13,16 @@ from ebbtide.settings import Settings
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.worker.worker import Worker, stop_on_signals
 
+CATALOG_SECONDS = 10.0
+PRIVATE_CATALOG_SECONDS = 5.0
+
 
 def run_worker(directory: DataDirectory, settings: Settings) -> None:
     """Run a worker until SIGTERM. Raises where catalog, key or repository cannot be opened."""
     os.nice(settings.count("worker.nice"))
-    catalog = Catalog.connect(directory.catalog_uri(settings))
+    # The private catalog is back within seconds, or gone for good: then we must not wait long for it to say good-bye.
+    patience = PRIVATE_CATALOG_SECONDS if settings.text("catalog.uri") is None else CATALOG_SECONDS
+    catalog = Catalog.connect(directory.catalog_uri(settings), timeout_seconds=patience)
     try:
         catalog.prepare()
         context = BackupContext(

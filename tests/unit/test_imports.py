@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"backup", "restore"}),
     frozenset({"testing"}),
-    frozenset({"worker", "api", "console", "cli", "serve", "demo", "__main__"}),
+    frozenset({"worker", "api", "console", "cli", "serve", "demo", "doctor", "__main__"}),
 )
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}

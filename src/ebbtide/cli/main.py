@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ebbtide import __version__
-from ebbtide.cli import clusters, config, demo, events, keys, restores, serve, snapshots
+from ebbtide.cli import clusters, config, demo, doctor, events, keys, restores, serve, snapshots
 from ebbtide.cli.exit_codes import (
     INTERRUPTED,
     Interrupted,
@@ -51,6 +51,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     serve.register(app)
     demo.register(app)
+    doctor.register(app)
     for module in (clusters, snapshots, restores, events, keys, config):
         module.register(app)
     return app

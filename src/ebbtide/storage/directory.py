@@ -122,6 +122,9 @@ class DirectoryStorage:
     def free_bytes(self) -> int | None:
         return _translated("free space of", str(self.root), lambda: shutil.disk_usage(self.root).free)
 
+    def total_bytes(self) -> int | None:
+        return _translated("size of", str(self.root), lambda: shutil.disk_usage(self.root).total)
+
     def sweep_temporary(self) -> int:
         """Remove temporary files whose process is gone; how many there were is returned. Idempotent.
 

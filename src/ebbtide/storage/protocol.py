@@ -76,6 +76,9 @@ class Storage(Protocol):
     def free_bytes(self) -> int | None:
         """Space left for new objects, or None where the storage cannot tell."""
 
+    def total_bytes(self) -> int | None:
+        """Space for objects, taken or not, or None where the storage cannot tell."""
+
 
 def check_name(name: str) -> str:
     """`name` itself, if it is a valid object name.

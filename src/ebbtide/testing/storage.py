@@ -70,6 +70,9 @@ class MemoryStorage:
     def free_bytes(self) -> int | None:
         return None
 
+    def total_bytes(self) -> int | None:
+        return None
+
     def _find(self, name: str, operation: str) -> bytes:
         try:
             return self.objects[check_name(name)]
@@ -152,6 +155,9 @@ class FaultyStorage:
 
     def free_bytes(self) -> int | None:
         return self.inner.free_bytes()
+
+    def total_bytes(self) -> int | None:
+        return self.inner.total_bytes()
 
     def _count(self, operation: str, name: str) -> None:
         with self._lock:

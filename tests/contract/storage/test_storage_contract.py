@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from ebbtide.clock import SystemClock
 from ebbtide.errors import IntegrityError, InvalidInput, ObjectNotFound
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.storage.protocol import Storage
+from ebbtide.storage.throttled import RateLimit, ThrottledStorage
 from ebbtide.testing.storage import Faults, FaultyStorage, MemoryStorage
 
 IMPLEMENTATIONS: dict[str, Callable[[Path], Storage]] = {
     "directory": lambda path: DirectoryStorage(path / "repository"),
     "memory": lambda _: MemoryStorage(),
+    "throttled": lambda _: ThrottledStorage(MemoryStorage(), writes=RateLimit(1e9, SystemClock())),
     "faulty without faults": lambda _: FaultyStorage(MemoryStorage(), Faults()),
 }
 

@@ -51,6 +51,17 @@ def _at_least(type_: type, least: float) -> Any:
     return Annotated[type_, Field(ge=least)]
 
 
+def _matching(pattern: str) -> Any:
+    from typing import Annotated
+
+    from pydantic import Field
+
+    return Annotated[str, Field(pattern=pattern)]
+
+
+# A password in it would be shown wherever settings are.
+_WEB_URL = _matching(r"^https?://[^/@\s]+(/\S*)?$")
+
 SETTINGS: tuple[Setting, ...] = (
     _setting("mongod", str | None, None, "path of a mongod", "The mongod to run; default: the packaged one. In the file with `[mongod.binaries]` beside it: `[mongod]` `path`."),
     _setting("mongod.binaries", dict[str, str], {}, "paths by major version", "Mongods for heads of sets of that version: `6.0=/path,7.0=/path`; in the file `[mongod.binaries]` `\"6.0\" = \"/path\"`. Others run `mongod`."),
@@ -70,8 +81,11 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("repository.delete_delay_hours", _at_least(float, 0), 24.0, "hours", "So long a snapshot that a person deleted can be brought back; only then may prune remove it."),
     _setting("repository.prune_grace_hours", _at_least(float, 0), 12.0, "hours", "So long prune leaves an object alone after it first saw that no snapshot refers to it."),
     _setting("repository.prune_every_hours", _at_least(float, 0), 6.0, "hours; 0: only when asked", "How often prune runs by itself."),
+    _setting("repository.write_bytes_per_second", _at_least(float, 0), 0.0, "bytes per second; 0: no limit", "How fast each worker writes to the repository at most. A head may be locked for longer then."),
+    _setting("repository.min_free_bytes", _at_least(int, 0) | None, None, "bytes; 0: none", "With less free, snapshots wait; default: 5 % of the filesystem, at most 10 GiB."),
     _setting("service.key_file", str | None, None, "path of a file", "The service key; default: `secret.key` under the data directory."),
     _setting("head.cache_gb", _at_least(float, 0.25), 0.5, "GB, at least 0.25", "Cache of each head's mongod; it applies the oplog and serves no reads."),
+    _setting("head.read_bytes_per_second", _at_least(float, 0), 0.0, "bytes per second; 0: no limit", "How fast a snapshot reads its head's files at most. The head may be locked for longer then."),
     _setting("head.reach_seconds", _at_least(float, 1), 30.0, "seconds", "After joining, every voting member must reach the head within this time."),
     _setting("head.host", str, "127.0.0.1", "host name or address", "The address at which the set's members reach heads on this machine."),
     _setting("snapshot.full_read_every_hours", _at_least(int, 1), 168, "hours", "So often every file is read in full, whatever its times say."),
@@ -80,6 +94,10 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("worker.threads", _at_least(int, 0), 0, "number; 0: cores − 1", "Threads that hash, compress and copy."),
     _setting("worker.nice", _at_least(int, 0), 10, "0 to 19", "Niceness of the worker process: production goes first."),
     _setting("worker.jobs_max", _at_least(int, 1), 4, "number, at least 1", "Jobs that one worker runs at once."),
+    _setting("metrics.allow", list[str], ["127.0.0.1/32", "::1/128"], "list of addresses or CIDR blocks", "Who may read `/metrics` without a key; others need one that owns the whole service."),
+    _setting("webhook.url", _WEB_URL | None, None, "http:// or https:// URL without a password", "Where events are sent, one POST each."),
+    _setting("webhook.events", list[str], ["*.failed", "head.behind", "head.lagging", "repository.*", "restore.broken", "restore.damaged", "schedule.missed", "snapshot.paused_low_space"], "list of patterns", "Which kinds of events are sent; `*` stands for anything."),
+    _setting("webhook.header_file", str | None, None, "path of a file", "One header, `Name: value`, that is sent along: a token, say. Only its owner should be able to read the file."),
     _setting("log.level", str, "info", "debug, info, warning or error", "What is logged."),
     _setting("log.format", str, "auto", "auto, console or json", "How it is logged; auto: console on a terminal, else json."),
 )  # fmt: skip

@@ -21,8 +21,6 @@ CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.s
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
-# Those are killed at in test_pruning.py.
-PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 DEATHS_MAX = 3
 
 

@@ -1,7 +1,8 @@
 """Taking one snapshot: the list of steps, and what each leaves behind when it is the last one.
 
     prepare   what an interrupted attempt left is removed; a snapshot that is committed already skips to `record`
-    lock      the head is locked; T_s, T_a and the files' stats are read
+    lock      the head is locked; T_s, T_a and the files' stats are read. Where the filesystem can clone files, they
+              are cloned, and the lock is given back here already
     store     blocks that the parent lacks become packs and recipes
     unlock    the lock is given back, and with it the proof that it held all the time
     commit    the manifest: from here on the snapshot exists
@@ -23,6 +24,7 @@ from pymongo import MongoClient
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_lock import HeadLock, unlock_once, unlock_wholly
 from ebbtide.backup.prune_guard import wait_until_not_pruned
+from ebbtide.backup.reflink import CLONES_NAME, can_clone, clone_all, remove_clones
 from ebbtide.backup.snapshot_changes import expiry_at_completion
 from ebbtide.crash_points import reach
 from ebbtide.domain.capture import (
@@ -84,6 +86,7 @@ class SnapshotRun:
         self._cluster: Cluster = cluster
         self._access = context.access(cluster)
         self._dbpath = context.head_directory(cluster) / "db"
+        self._clones = self._dbpath.with_name(CLONES_NAME)
         self._store = context.repository.replica_set(cluster.id, cluster.replica_set_name)
 
     def steps(self) -> list[Step]:
@@ -114,6 +117,7 @@ class SnapshotRun:
             check_cancelled=self._run.check,
         )
         snapshot_id = self._snapshot.id
+        remove_clones(self._clones)
         if self._store.has_snapshot(snapshot_id):
             self._manifest = self._store.load_manifest(snapshot_id)
             return
@@ -125,7 +129,7 @@ class SnapshotRun:
         self._is_full_read = self._parent is None or self._is_full_read_due(self._parent)
 
     def _take_lock(self) -> None:
-        """Crash: the head may be locked, and the catalog says so; whoever comes next unlocks it."""
+        """Crash: the head may be locked, and the catalog says so; whoever comes next unlocks it. Clones may be left."""
         if self._manifest is not None:
             return
         self._client = self._access.head_client()
@@ -139,9 +143,19 @@ class SnapshotRun:
         reach("snapshot.locked")
         self._facts = self._read_facts(self._client)
         self._sources = self._list_sources()
+        self._clone_sources()
+
+    def _clone_sources(self) -> None:
+        """Where files can be cloned: read clones from here on, and let the head go at once."""
+        if not can_clone(self._dbpath):
+            return
+        cloned = clone_all(self._sources, self._clones, check_cancelled=self._run.check)
+        if cloned is not None:
+            self._sources = cloned
+            self._release_lock()
 
     def _store_files(self) -> None:
-        """Crash: packs and recipes that nothing names, and a locked head."""
+        """Crash: packs and recipes that nothing names, and a locked head or its clones."""
         if self._manifest is not None:
             return
         self._stored = store_files(
@@ -155,6 +169,7 @@ class SnapshotRun:
             progress=self._run.progress,
             check_cancelled=self._run.check,
         )
+        remove_clones(self._clones)
 
     def _release_lock(self) -> None:
         """Crash: the catalog says that the head is locked, and it is not."""
@@ -383,7 +398,8 @@ class SnapshotRun:
     # --- endings ----------------------------------------------------------------------------------------------------
 
     def _clean_up(self) -> None:
-        """Whatever happened: the head is not left locked."""
+        """Whatever happened: the head is not left locked, and no clone is left."""
+        remove_clones(self._clones)
         client, self._client = self._client, None
         if client is None:
             return

@@ -146,6 +146,6 @@ def test_mongods_by_version_stand_beside_the_one_for_all(file: Path, text: str) 
 
 def test_mongods_by_version_from_the_environment() -> None:
     settings = resolve(environment={"EBBTIDE_MONGOD_BINARIES": "6.0=/six, 7.0=/a=b"})
-    assert {"6.0": "/six", "7.0": "/a=b"} == settings.mapping("mongod.binaries")
+    assert settings.mapping("mongod.binaries") == {"6.0": "/six", "7.0": "/a=b"}
     with pytest.raises(InvalidSetting, match="paths by major version"):
         resolve(environment={"EBBTIDE_MONGOD_BINARIES": "/six"})

@@ -145,15 +145,42 @@ class EbbtideClient:
 
     # Snapshots
 
-    def list_snapshots(self, group_id: str, cluster: str) -> list[Document]:
-        """All of them, whatever their state, newest first."""
-        return list(self._iter_list(f"{_cluster(group_id, cluster)}/snapshots"))
+    def list_snapshots(self, group_id: str, cluster: str, *, deleted: bool = False) -> list[Document]:
+        """All that are not deleted, whatever their state, or only the deleted ones; newest first."""
+        params = {"deleted": "true"} if deleted else {}
+        return list(self._iter_list(f"{_cluster(group_id, cluster)}/snapshots", params=params))
 
     def create_snapshot(self, group_id: str, cluster: str) -> Document:
         return self._document("POST", f"{_cluster(group_id, cluster)}/snapshots", body={})
 
     def get_snapshot(self, group_id: str, cluster: str, snapshot_id: str) -> Document:
         return self._document("GET", f"{_cluster(group_id, cluster)}/snapshots/{_segment(snapshot_id)}")
+
+    def change_snapshot(self, group_id: str, cluster: str, snapshot_id: str, change: Document) -> Document:
+        """Set `doNotDelete` or `expires`."""
+        path = f"{_cluster(group_id, cluster)}/snapshots/{_segment(snapshot_id)}"
+        return self._document("PATCH", path, body=change)
+
+    def delete_snapshot(self, group_id: str, cluster: str, snapshot_id: str) -> None:
+        self._request("DELETE", f"{_atlas_cluster(group_id, cluster)}/snapshots/{_segment(snapshot_id)}")
+
+    def undelete_snapshot(self, group_id: str, cluster: str, snapshot_id: str) -> Document:
+        path = f"{_cluster(group_id, cluster)}/snapshots/{_segment(snapshot_id)}/undelete"
+        return self._document("POST", path)
+
+    def get_schedule(self, group_id: str, cluster: str) -> Document:
+        return self._document("GET", f"{_cluster(group_id, cluster)}/snapshotSchedule")
+
+    def change_schedule(self, group_id: str, cluster: str, change: Document) -> Document:
+        return self._document("PATCH", f"{_cluster(group_id, cluster)}/snapshotSchedule", body=change)
+
+    # Repository
+
+    def start_prune(self, *, dry_run: bool) -> Document:
+        return self._document("POST", f"{OWN}/repository/prune", body={"dryRun": dry_run})
+
+    def get_prune(self, run_id: str) -> Document:
+        return self._document("GET", f"{OWN}/repository/prune/{_segment(run_id)}")
 
     # Restore jobs
 
@@ -287,6 +314,8 @@ class EbbtideClient:
             response = self._http.send(request, auth=self._digest)
         if response.status_code >= 300:
             raise _refusal(response, self.base_url)
+        if response.status_code == 204:
+            return {}
         try:
             return response.json()
         except ValueError as error:
@@ -311,7 +340,11 @@ def _cluster(group_id: str, cluster: str) -> str:
 
 
 def _restore_jobs(group_id: str, cluster: str) -> str:
-    return f"{ATLAS}/groups/{_segment(group_id)}/clusters/{_segment(cluster)}/restoreJobs"
+    return f"{_atlas_cluster(group_id, cluster)}/restoreJobs"
+
+
+def _atlas_cluster(group_id: str, cluster: str) -> str:
+    return f"{ATLAS}/groups/{_segment(group_id)}/clusters/{_segment(cluster)}"
 
 
 def _segment(text: str) -> str:

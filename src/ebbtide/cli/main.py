@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from ebbtide import __version__
-from ebbtide.cli import clusters, config, demo, doctor, events, keys, restores, serve, snapshots
+from ebbtide.cli import (
+    clusters,
+    config,
+    demo,
+    doctor,
+    events,
+    keys,
+    repository,
+    restores,
+    schedule,
+    serve,
+    snapshots,
+)
 from ebbtide.cli.exit_codes import (
     INTERRUPTED,
     Interrupted,
@@ -52,7 +64,7 @@ def build_app() -> typer.Typer:
     serve.register(app)
     demo.register(app)
     doctor.register(app)
-    for module in (clusters, snapshots, restores, events, keys, config):
+    for module in (clusters, snapshots, schedule, restores, repository, events, keys, config):
         module.register(app)
     return app
 

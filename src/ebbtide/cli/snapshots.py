@@ -33,12 +33,18 @@ def register(app: typer.Typer) -> None:
     commands.command(name="list", epilog=_LIST_EXAMPLES)(list_)
     commands.command(name="show", epilog=_SHOW_EXAMPLES)(show)
     commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
+    commands.command(name="keep", epilog=_KEEP_EXAMPLES)(keep)
+    commands.command(name="expire", epilog=_EXPIRE_EXAMPLES)(expire)
+    commands.command(name="delete", epilog=_DELETE_EXAMPLES)(delete)
+    commands.command(name="undelete", epilog=_UNDELETE_EXAMPLES)(undelete)
     app.add_typer(commands)
 
 
 SnapshotArgument = Annotated[
     str, typer.Argument(metavar="ID|latest", help="The snapshot's id, or latest for the newest.")
 ]
+
+SnapshotIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The snapshot's id.")]
 
 _CREATE_EXAMPLES = """\b
 Examples:
@@ -76,23 +82,28 @@ _LIST_EXAMPLES = """\b
 Examples:
   ebbtide snapshots list shop
   ebbtide snapshots list shop -o json | jq -r '.[] | select(.state == "COMPLETE") | .id'
+  ebbtide snapshots list shop --deleted
 """
 
 
 def list_(
     name: ClusterArgument,
+    deleted: Annotated[
+        bool, typer.Option("--deleted", help="Only those that were deleted, and may still come back.")
+    ] = False,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
     """List a cluster's snapshots, newest first."""
     with open_session(profile, group, output) as session:
-        found = session.client.list_snapshots(session.group_id, name)
+        found = session.client.list_snapshots(session.group_id, name, deleted=deleted)
         session.output.document(found)
+        nothing = f"{name} has no snapshot; next: ebbtide snapshots create {name}"
         session.output.table(
-            documents.SNAPSHOT_HEADERS,
-            [documents.snapshot_row(snapshot) for snapshot in found],
-            empty=f"{name} has no snapshot; next: ebbtide snapshots create {name}",
+            documents.DELETED_HEADERS if deleted else documents.SNAPSHOT_HEADERS,
+            [documents.deleted_row(s) if deleted else documents.snapshot_row(s) for s in found],
+            empty=f"no snapshot of {name} was deleted" if deleted else nothing,
         )
 
 
@@ -141,6 +152,119 @@ def watch(
     with open_session(profile, group, output) as session:
         snapshot_id = resolve_snapshot(session, name, snapshot, only_complete=False)
         _say_complete(session, _wait(session, name, snapshot_id, lines=True))
+
+
+_KEEP_EXAMPLES = """\b
+Examples:
+  ebbtide snapshots keep shop latest
+  ebbtide snapshots keep shop 6650f0a1b2c3d4e5f6a7b8c9
+"""
+
+
+def keep(
+    name: ClusterArgument,
+    snapshot: SnapshotArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Keep a snapshot until further notice, whatever the schedule's retention says."""
+    with open_session(profile, group, output) as session:
+        _change(session, name, snapshot, {"doNotDelete": True})
+
+
+_EXPIRE_EXAMPLES = """\b
+Examples:
+  ebbtide snapshots expire shop 6650f0a1b2c3d4e5f6a7b8c9 --at 2026-12-31
+  ebbtide snapshots expire shop 6650f0a1b2c3d4e5f6a7b8c9
+"""
+
+
+def expire(
+    name: ClusterArgument,
+    snapshot: SnapshotArgument,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="An ISO 8601 date or time; without a zone it is UTC."),
+    ] = None,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Say when retention may delete a snapshot.
+
+    Without --at a snapshot that was kept gets the schedule's retention, from now on. The newest complete snapshot of a
+    cluster under backup stays beyond its time, until there is another one.
+    """
+    with open_session(profile, group, output) as session:
+        _change(session, name, snapshot, {"doNotDelete": False} if at is None else {"expires": at})
+
+
+_DELETE_EXAMPLES = """\b
+Examples:
+  ebbtide snapshots delete shop 6650f0a1b2c3d4e5f6a7b8c9
+"""
+
+
+def delete(
+    name: ClusterArgument,
+    snapshot: SnapshotIdArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Delete a snapshot. Its download links are dead at once.
+
+    Its data stays for repository.delete_delay_hours (24), and so long it can be brought back.
+    """
+    with open_session(profile, group, output) as session:
+        snapshot_id = require_id(snapshot)
+        session.client.delete_snapshot(session.group_id, name, snapshot_id)
+        deleted = session.client.get_snapshot(session.group_id, name, snapshot_id)
+        session.output.document(deleted)
+        session.output.text(f"snapshot {snapshot_id} of {name} is deleted")
+        session.output.text(
+            f"until {deleted.get('pruneAfter')} this brings it back: "
+            f"ebbtide snapshots undelete {name} {snapshot_id}"
+        )
+
+
+_UNDELETE_EXAMPLES = """\b
+Examples:
+  ebbtide snapshots list shop --deleted
+  ebbtide snapshots undelete shop 6650f0a1b2c3d4e5f6a7b8c9
+"""
+
+
+def undelete(
+    name: ClusterArgument,
+    snapshot: SnapshotIdArgument,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Bring a deleted snapshot back, as long as its data is whole.
+
+    One whose time is over is kept from then on; its old download links stay dead.
+    """
+    with open_session(profile, group, output) as session:
+        found = session.client.undelete_snapshot(session.group_id, name, require_id(snapshot))
+        session.output.document(found)
+        session.output.text(f"snapshot {found.get('id')} of {name} is back, {documents.kept_until(found)}")
+
+
+def _change(session: Session, name: str, snapshot: str, change: Document) -> None:
+    snapshot_id = resolve_snapshot(session, name, snapshot, only_complete=True)
+    changed = session.client.change_snapshot(session.group_id, name, snapshot_id, change)
+    session.output.document(changed)
+    session.output.text(f"snapshot {snapshot_id} of {name} is {documents.kept_until(changed)}")
+
+
+def require_id(text: str) -> str:
+    """The id itself. Raises InvalidInput for anything else: what is destroyed is named."""
+    if len(text) != 24:
+        raise InvalidInput("snapshot", expected="an id of 24 hex digits", got=text)
+    return text
 
 
 def resolve_snapshot(session: Session, cluster: str, wanted: str, *, only_complete: bool) -> str:

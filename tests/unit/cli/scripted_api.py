@@ -82,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._api("POST")
 
+    def do_PATCH(self) -> None:
+        self._api("PATCH")
+
     def do_DELETE(self) -> None:
         self._api("DELETE")
 

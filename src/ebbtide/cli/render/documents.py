@@ -10,6 +10,7 @@ Fields = list[tuple[str, str]]
 
 CLUSTER_HEADERS = ("NAME", "ID", "STATE", "HEAD", "LAG", "LAST SNAPSHOT", "STORED")
 SNAPSHOT_HEADERS = ("ID", "CREATED", "STATE", "RESTORES TO", "DATA", "STORED", "NEW")
+DELETED_HEADERS = ("ID", "CREATED", "DELETED", "CAN COME BACK UNTIL", "RESTORES TO", "DATA")
 RESTORE_HEADERS = ("ID", "CREATED", "STATUS", "DELIVERY", "SNAPSHOT", "EXPIRES")
 EVENT_HEADERS = ("TIME", "LEVEL", "KIND", "MESSAGE", "BY")
 KEY_HEADERS = ("PUBLIC KEY", "OWNER", "DESCRIPTION", "ROLES", "ALLOWED FROM")
@@ -86,6 +87,26 @@ def snapshot_row(snapshot: Document) -> Sequence[str]:
     )
 
 
+def deleted_row(snapshot: Document) -> Sequence[str]:
+    is_gone = snapshot.get("removed") is not None
+    return (
+        cell(snapshot.get("id")),
+        cell(snapshot.get("created")),
+        cell(snapshot.get("deleted")),
+        "gone" if is_gone else cell(snapshot.get("pruneAfter")),
+        bson_time(snapshot.get("stableTimestamp")),
+        size(snapshot.get("fileSizeBytes")),
+    )
+
+
+def kept_until(snapshot: Document) -> str:
+    """`kept until 2024-05-03T11:00:00Z`, as part of a sentence."""
+    if snapshot.get("doNotDelete"):
+        return "kept until further notice"
+    expires = snapshot.get("expires")
+    return f"kept until {expires}" if expires else "kept as the schedule says"
+
+
 def snapshot_fields(snapshot: Document) -> Fields:
     fields = [
         ("snapshot", cell(snapshot.get("id"))),
@@ -99,7 +120,12 @@ def snapshot_fields(snapshot: Document) -> Fields:
         ("restores to", bson_time(snapshot.get("stableTimestamp"))),
         ("parent", cell(snapshot.get("parentId"))),
     ]
+    if snapshot.get("state") == "DELETED":
+        fields.append(("deleted", cell(snapshot.get("deleted"))))
+        is_gone = snapshot.get("removed") is not None
+        fields.append(("can come back", "no" if is_gone else f"until {cell(snapshot.get('pruneAfter'))}"))
     if snapshot.get("state") == "COMPLETE":
+        fields.append(("kept", kept_until(snapshot).removeprefix("kept ")))
         fields += [
             ("data files", size(snapshot.get("fileSizeBytes"))),
             ("stored", size(snapshot.get("storedBytes"))),

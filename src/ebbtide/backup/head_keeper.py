@@ -3,7 +3,7 @@
 A keeper holds the head's lease and acts alone. It looks at what is there (process, set, catalog), asks
 `decide_head_action` for the next step, does that, and looks again; so a crash anywhere is taken up from what is there.
 
-Files of a head, in heads/<cluster id>/:  db/ (dbpath)  mongod.log  mongod.json (identity)  keyfile (0600)
+Files of a head, in heads/<cluster id>/:  db/ (dbpath)  mongod.log  mongod.json (identity)  and those of head_files
 
 Threads: `tick` is called by the keeper's own thread; `is_ready` and `stop` from others.
 """
@@ -20,22 +20,25 @@ from pymongo.errors import PyMongoError
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_connection import ClusterAccess
+from ebbtide.backup.head_files import head_options, secrets_are_current, write_secrets
 from ebbtide.backup.head_lock import unlock_wholly
 from ebbtide.crash_points import reach
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.head import HeadAction, HeadSight, decide_head_action
+from ebbtide.domain.head import HeadAction, HeadSight, certificate_warning_due, decide_head_action
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.replica_set import (
-    arbiter_hosts,
     find_in_status,
     find_member,
+    hosts_without_our_user,
+    initial_sync_preference,
     join_host_port,
     major_version,
     plan_add_head,
     plan_remove_head,
     voting_hosts,
 )
+from ebbtide.domain.sealed import Sealed
 from ebbtide.errors import (
     EbbtideError,
     HeadUnavailable,
@@ -47,7 +50,6 @@ from ebbtide.errors import (
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
 from ebbtide.mongod.binary import find_mongod, mongod_version
-from ebbtide.mongod.options import MongodOptions, Tcp
 from ebbtide.mongod.process import MongodProcess
 
 Document = dict[str, Any]
@@ -55,6 +57,8 @@ Document = dict[str, Any]
 LEASE = timedelta(seconds=15)
 TICK_SECONDS = 1.0
 LISTED_CHECK_SECONDS = 30.0
+LISTED_CHECK_AGAIN_SECONDS = 2.0
+"""While the head is no secondary: that may be because it was taken out."""
 RESTART_DELAY_MAX_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -80,6 +84,7 @@ class HeadKeeper:
         self._head_client: MongoClient[Document] | None = None
         self._anonymous_client: MongoClient[Document] | None = None
         self._total_bytes: int | None = None
+        self._shown: Sealed | None = None
 
     # --- from other threads -------------------------------------------------------------------------------------
 
@@ -151,12 +156,16 @@ class HeadKeeper:
             # Its keeper went no further than that, or the catalog did not answer.
             self._finish_removal(cluster)
             return False
+        if cluster.is_detached:
+            self._detach(cluster)
+            return False
         access = self._context.access(cluster)
         action = decide_head_action(
             is_wanted=cluster.state is ClusterState.ACTIVE,
             state=head.state,
             joined_once=head.joined_once,
             sight=self._look(cluster, head, access),
+            may_rejoin=head.rejoin_wanted or head.put_back is None,
         )
         if action is not HeadAction.FOLLOW:
             self._ready.clear()
@@ -173,12 +182,10 @@ class HeadKeeper:
                 self._follow(cluster, head, access)
             case HeadAction.LEAVE:
                 self._leave(cluster, head, access)
+            case HeadAction.REJOIN:
+                self._rejoin(cluster, head, access)
             case HeadAction.REPORT_DROPPED:
-                self._fail(
-                    cluster,
-                    "the set's configuration does not list the head any more: somebody took it out. To have it back, "
-                    f"remove the cluster and add it again: ebbtide clusters remove {cluster.name}",
-                )
+                self._report_dropped(cluster)
         return True
 
     def _look(self, cluster: Cluster, head: Head, access: ClusterAccess) -> HeadSight:
@@ -187,21 +194,67 @@ class HeadKeeper:
         running = self._process is not None and self._process.is_running()
         if not running:
             self._process = None
-            return HeadSight(is_running=False, is_listed=None, is_secondary=False)
+            self._shown = None
+            if head.state is HeadState.REMOVED:
+                self._check_listed(head, access, after_seconds=LISTED_CHECK_SECONDS)
+            return HeadSight(is_running=False, is_listed=self._listed, is_secondary=False)
         if not self._lock_recovered:
             self._recover_lock(head, access)
+        self._tend_certificate(cluster, head, access)
         hello: Document = {}
         try:
             hello = deployment.run_admin(self._head(access), "hello")
         except EbbtideError as error:
             _log.debug("head.no_answer", cluster_id=cluster.id, message=str(error))
-        due = self._clock.monotonic() - self._listed_at > LISTED_CHECK_SECONDS
-        if head.joined_once and due and cluster.state is ClusterState.ACTIVE:
+        is_secondary = bool(hello.get("secondary", False))
+        if head.joined_once and cluster.state is ClusterState.ACTIVE:
+            follows = is_secondary or head.state is HeadState.SYNCING
+            self._check_listed(
+                head, access, after_seconds=LISTED_CHECK_SECONDS if follows else LISTED_CHECK_AGAIN_SECONDS
+            )
+        return HeadSight(is_running=True, is_listed=self._listed, is_secondary=is_secondary)
+
+    def _tend_certificate(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        """Let the head show the certificate that the catalog has, and warn before it ends."""
+        if cluster.tls_certificate is None:
+            return
+        if cluster.tls_certificate != self._shown:
+            directory = self._directory(cluster)
+            if not secrets_are_current(directory, access):
+                write_secrets(directory, access)
+                self._show_certificate(access)
+                self._update(certificate_warned=None)
+                message = f"the head of {cluster.name} shows another certificate"
+                self._event(cluster, EventLevel.INFO, "head.certificate_renewed", message)
+            self._shown = cluster.tls_certificate
+        now = self._clock.now()
+        if cluster.tls_expires is not None and certificate_warning_due(
+            expires=cluster.tls_expires, warned=head.certificate_warned, now=now
+        ):
+            self._update(certificate_warned=now)
+            self._event(
+                cluster,
+                EventLevel.WARNING,
+                "head.certificate_expires",
+                f"the certificate of the head of {cluster.name} ends at {cluster.tls_expires:%Y-%m-%d %H:%M} UTC; "
+                f"give it another: ebbtide clusters certificate {cluster.name} --tls-certificate FILE",
+            )
+
+    def _show_certificate(self, access: ClusterAccess) -> None:
+        """Have the running head read its certificate again, with a restart where it cannot otherwise."""
+        self._close_clients()
+        try:
+            deployment.run_admin(self._head(access, login=True), "rotateCertificates")
+        except EbbtideError as error:
+            _log.info("head.certificate_not_rotated", cluster_id=self.cluster_id, message=str(error))
+            if self._process is not None:
+                self._process.stop(timeout_seconds=STOP_SECONDS)
+
+    def _check_listed(self, head: Head, access: ClusterAccess, *, after_seconds: float) -> None:
+        """Ask the set whether it lists the head, unless that was asked less than `after_seconds` ago."""
+        if self._clock.monotonic() - self._listed_at > after_seconds:
             self._listed = self._ask_listed(head, access)
             self._listed_at = self._clock.monotonic()
-        return HeadSight(
-            is_running=True, is_listed=self._listed, is_secondary=bool(hello.get("secondary", False))
-        )
 
     def _ask_listed(self, head: Head, access: ClusterAccess) -> bool | None:
         try:
@@ -235,16 +288,14 @@ class HeadKeeper:
         delay = min(RESTART_DELAY_MAX_SECONDS, 2.0 ** min(head.restarts, 5))
         self._restart_at = self._clock.monotonic() + delay
         binary = self._binary(cluster)
-        self._write_keyfile(cluster, access)
         directory = self._directory(cluster)
-        options = MongodOptions(
-            dbpath=directory / "db",
-            log_path=directory / "mongod.log",
-            listen=Tcp(host=head.host, port=head.port),
+        write_secrets(directory, access)
+        options = head_options(
+            cluster,
+            head,
+            directory=directory,
             cache_gb=self._context.settings.number("head.cache_gb"),
-            replica_set_name=cluster.replica_set_name,
-            keyfile=self._keyfile_path(cluster) if cluster.keyfile is not None else None,
-            oplog_size_mb=max(1, cluster.oplog_bytes // 1024**2) if cluster.oplog_bytes else None,
+            sync_preference=self._sync_preference(access),
         )
         # A head that died alone has lost its lock; one that we find later may still hold it.
         self._process = MongodProcess.start(
@@ -266,15 +317,12 @@ class HeadKeeper:
             )
         return binary
 
-    def _write_keyfile(self, cluster: Cluster, access: ClusterAccess) -> None:
-        keyfile = access.keyfile()
-        if keyfile is None:
-            return
-        path = self._keyfile_path(cluster)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.unlink(missing_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(keyfile)
+    def _sync_preference(self, access: ClusterAccess) -> str:
+        try:
+            return initial_sync_preference(deployment.get_configuration(self._set(access)))
+        except EbbtideError:
+            # A set that has no primary now must not keep a head from starting that has its data already.
+            return "secondaryPreferred"
 
     def _join(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
         self._set_state(HeadState.JOINING, "the set is being asked to take the head")
@@ -316,13 +364,13 @@ class HeadKeeper:
         deadline = self._clock.monotonic() + self._context.settings.number("head.reach_seconds")
         address = join_host_port(head.host, head.port)
         configuration = deployment.get_configuration(self._set(access))
-        arbiters = arbiter_hosts(configuration)
+        without_user = hosts_without_our_user(configuration)
         waiting = {host: f"{host} does not list it yet" for host in voting_hosts(configuration)}
         while waiting and self._clock.monotonic() < deadline and not self._stopping.is_set():
             if self._process is None or not self._process.is_running():
                 raise MongodDied("the head's mongod ended while it joined; it is started again")
             for host in list(waiting):
-                problem = self._ask_reaches(host, address, access, is_arbiter=host in arbiters)
+                problem = self._ask_reaches(host, address, access, as_fellow=host in without_user)
                 if problem is None:
                     del waiting[host]
                 else:
@@ -334,9 +382,9 @@ class HeadKeeper:
             raise HeadUnavailable("the worker stops")
         return sorted(waiting.values())
 
-    def _ask_reaches(self, host: str, address: str, access: ClusterAccess, *, is_arbiter: bool) -> str | None:
+    def _ask_reaches(self, host: str, address: str, access: ClusterAccess, *, as_fellow: bool) -> str | None:
         """None if the member `host` reaches the head at `address`, else a sentence."""
-        connect = access.arbiter_client if is_arbiter else access.member_client
+        connect = access.arbiter_client if as_fellow else access.member_client
         client = connect(host, timeout_seconds=3)
         try:
             seen = find_in_status(deployment.run_admin(client, "replSetGetStatus"), address)
@@ -350,6 +398,45 @@ class HeadKeeper:
             return None
         reason = seen.get("lastHeartbeatMessage") or "no heartbeat was answered"
         return f"{host} could not reach the head at {address} ({reason})"
+
+    def _rejoin(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        """Put back a head that somebody else took out.
+
+        Crash: the wish stays until it is done, and what Ebbtide does by itself is noted first, so it happens once.
+        """
+        by_itself = not head.rejoin_wanted
+        if by_itself:
+            self._update(put_back=self._clock.now(), rejoin_wanted=True)
+        reach("head.rejoining")
+        deployment.reconfigure(self._set(access), lambda c: plan_add_head(c, host=head.host, port=head.port))
+        configuration = deployment.get_configuration(self._set(access))
+        member = find_member(configuration, head.host, head.port)
+        self._listed, self._listed_at = True, self._clock.monotonic()
+        self._set_state(
+            HeadState.DOWN,
+            "it is a member again, and catches up",
+            rejoin_wanted=False,
+            member_id=int(member["_id"]) if member is not None else head.member_id,
+        )
+        if by_itself:
+            self._event(
+                cluster,
+                EventLevel.WARNING,
+                "head.put_back",
+                f"somebody took the head of {cluster.name} out of its set; it was put back, this once",
+            )
+        else:
+            self._event(
+                cluster, EventLevel.INFO, "head.rejoined", f"the head of {cluster.name} is a member again"
+            )
+
+    def _report_dropped(self, cluster: Cluster) -> None:
+        message = (
+            "somebody took the head out of its set, and it stays out until it is asked back: "
+            f"ebbtide clusters rejoin {cluster.name}"
+        )
+        self._set_state(HeadState.REMOVED, message)
+        self._event(cluster, EventLevel.ERROR, "head.removed", f"{cluster.name}: {message}")
 
     def _watch_sync(self, cluster: Cluster, head: Head) -> None:
         if head.state is HeadState.DOWN:
@@ -390,6 +477,17 @@ class HeadKeeper:
             self._process = MongodProcess.find_running(self._identity_path())
         self._take_out(head, access)
         reach("head.left")
+        self._end(cluster)
+
+    def _detach(self, cluster: Cluster) -> None:
+        """Let go of a head whose set, or whose machine, is lost: nobody is asked."""
+        self._ready.clear()
+        self._set_state(HeadState.LEAVING, "it is let go without its set being asked")
+        self._process = self._process or MongodProcess.find_running(self._identity_path())
+        self._end(cluster)
+
+    def _end(self, cluster: Cluster) -> None:
+        """End the head's mongod, remove its files, and with that the cluster."""
         if self._process is not None:
             self._process.stop(timeout_seconds=STOP_SECONDS)
         shutil.rmtree(self._directory(cluster), ignore_errors=True)
@@ -492,9 +590,6 @@ class HeadKeeper:
 
     def _identity_path(self) -> Path:
         return self._context.directory.heads / self.cluster_id / "mongod.json"
-
-    def _keyfile_path(self, cluster: Cluster) -> Path:
-        return self._directory(cluster) / "keyfile"
 
 
 def _bytes_below(directory: Path) -> int:

@@ -34,6 +34,11 @@ def request_snapshot(
         raise HeadNotReady(
             f"{cluster.name} is not backed up (any more)", hint="ebbtide clusters add registers it"
         )
+    if cluster.is_paused:
+        raise HeadNotReady(
+            f"{cluster.name} is paused: no snapshots are taken of it",
+            hint=f"ebbtide clusters resume {cluster.name}",
+        )
     if head.state not in (HeadState.FOLLOWING, HeadState.DOWN):
         raise HeadNotReady(
             f"the head of {cluster.name} is {head.state}{': ' + head.message if head.message else ''}",

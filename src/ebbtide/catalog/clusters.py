@@ -15,6 +15,7 @@ from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
 from ebbtide.domain.cluster import Cluster, ClusterState, Head
 from ebbtide.domain.ids import ClusterId, GroupId
+from ebbtide.domain.sealed import Sealed
 
 
 class NameTaken(Exception):
@@ -68,8 +69,31 @@ class ClusterCollection:
         """REMOVED also frees the name, and forgets the secrets: nothing logs in there any more."""
         changes: Document = {"state": state.value, "live": state is not ClusterState.REMOVED}
         if state is ClusterState.REMOVED:
-            changes |= {"password": None, "keyfile": None}
+            changes |= {"password": None, "keyfile": None, "tls_certificate": None}
         self._clusters.update_one({"_id": cluster_id}, {"$set": changes})
+
+    @translated
+    def detach(self, cluster_id: ClusterId) -> None:
+        """Begin, or go on, to remove a cluster, without its set being asked."""
+        self._clusters.update_one(
+            {"_id": cluster_id, "live": True},
+            {"$set": {"state": ClusterState.REMOVING.value, "is_detached": True}},
+        )
+
+    @translated
+    def set_paused(self, cluster_id: ClusterId, is_paused: bool) -> None:
+        self._clusters.update_one({"_id": cluster_id}, {"$set": {"is_paused": is_paused}})
+
+    @translated
+    def set_certificate(
+        self, cluster_id: ClusterId, *, tls_ca: str, tls_certificate: Sealed, tls_expires: datetime
+    ) -> None:
+        """Replace what the head shows; nothing is changed in a cluster that is removed."""
+        changes = {"tls_ca": tls_ca, "tls_certificate": tls_certificate, "tls_expires": tls_expires}
+        self._clusters.update_one(
+            {"_id": cluster_id, "live": True},
+            {"$set": {name: to_value(value) for name, value in changes.items()}},
+        )
 
     @translated
     def set_version(self, cluster_id: ClusterId, *, mongod_version: str, fcv: str) -> None:
@@ -135,6 +159,11 @@ class HeadCollection:
             return_document=ReturnDocument.AFTER,
         )
         return None if document is None else from_document(Head, document)
+
+    @translated
+    def want_rejoin(self, cluster_id: ClusterId) -> None:
+        """Ask whichever worker holds the head to put it back into its set."""
+        self._heads.update_one({"_id": cluster_id}, {"$set": {"rejoin_wanted": True}})
 
     @translated
     def release_all(self, worker_id: str) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from ebbtide.domain.ids import ClusterId, GroupId
+from ebbtide.domain.replica_set import ClusterAuthMode, TlsMode
 from ebbtide.domain.sealed import Sealed
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]*")
@@ -24,8 +25,10 @@ class ClusterState(StrEnum):
 class Cluster:
     """A replica set under backup.
 
-    `uri` holds no credentials. `password` and `keyfile` are sealed with this record's id. `head_host` and
-    `head_port` are where the set's members reach the head.
+    `uri` holds no credentials. `password`, `keyfile` and `tls_certificate` (with the private key) are sealed with this
+    record's id. `head_host` and `head_port` are where the set's members reach the head. `tls_mode`,
+    `cluster_auth_mode` and `authorization` are what the members use, and so the head too. `is_paused`: the head
+    follows, and no snapshot is begun. `is_detached`: it is being removed without its set being asked.
     """
 
     id: ClusterId
@@ -44,6 +47,14 @@ class Cluster:
     head_host: str
     head_port: int
     oplog_bytes: int = 0
+    tls_mode: TlsMode = TlsMode.DISABLED
+    cluster_auth_mode: ClusterAuthMode = ClusterAuthMode.KEYFILE
+    authorization: bool = False
+    tls_ca: str | None = None
+    tls_certificate: Sealed | None = None
+    tls_expires: datetime | None = None
+    is_paused: bool = False
+    is_detached: bool = False
 
 
 class HeadState(StrEnum):
@@ -54,6 +65,7 @@ class HeadState(StrEnum):
     SYNCING = "SYNCING"  # initial sync copies the data
     FOLLOWING = "FOLLOWING"  # secondary; snapshots can be taken
     DOWN = "DOWN"  # its mongod is not running or does not answer; it is being restarted
+    REMOVED = "REMOVED"  # somebody else took it out of the set, again after it was put back once
     FAILED = "FAILED"  # it needs a person; the message says for what
     LEAVING = "LEAVING"  # it is being taken out of the set
     GONE = "GONE"  # it left the set; process and files are gone
@@ -64,7 +76,9 @@ class Head:
     """The hidden member that Ebbtide runs in a replica set. `id` is the cluster's.
 
     `dbpath` is relative to the worker's data directory. `lock_job_id` is written *before* the head is locked and
-    cleared after the unlock: while it is set, the head may be locked. Bytes of initial sync are estimates.
+    cleared after the unlock: while it is set, the head may be locked. Bytes of initial sync are estimates. `put_back`
+    is when Ebbtide put it back by itself, which it does once; `rejoin_wanted`: it is to be put back (again).
+    `certificate_warned` is when its certificate's end was last an event.
     """
 
     id: ClusterId
@@ -82,6 +96,9 @@ class Head:
     lock_job_id: str | None = None
     restarts: int = 0
     joined_once: bool = False
+    put_back: datetime | None = None
+    rejoin_wanted: bool = False
+    certificate_warned: datetime | None = None
     lease_worker_id: str | None = None
     lease_until: datetime | None = None
     updated: datetime

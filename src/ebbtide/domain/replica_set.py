@@ -88,6 +88,12 @@ def arbiter_hosts(configuration: Configuration) -> set[str]:
     return {m["host"] for m in configuration["members"] if m.get("arbiterOnly", False)}
 
 
+def hosts_without_our_user(configuration: Configuration) -> set[str]:
+    """`host:port` of members that may not know a user that the others know: arbiters, and delayed ones for a while."""
+    delayed = {m["host"] for m in configuration["members"] if _delay_seconds(m)}
+    return arbiter_hosts(configuration) | delayed
+
+
 def initial_sync_preference(configuration: Configuration) -> str:
     """Where initial sync shall read: a value of mongod's `initialSyncSourceReadPreference`.
 

@@ -1,6 +1,7 @@
 """Talking to a user's replica set: connect, ask, reconfigure. Every call has a deadline.
 
 PyMongo's errors become ours here, once: Unreachable where no server answered, DeploymentError where one refused.
+With `tls`, a client shows its certificate, and believes only servers whose certificates name them.
 """
 
 import time
@@ -15,6 +16,7 @@ from pymongo.uri_parser import parse_uri
 
 from ebbtide.domain.replica_set import join_host_port, split_host_port
 from ebbtide.errors import EbbtideError, InvalidInput, Unreachable
+from ebbtide.mongod.tls import TlsMaterial, client_options
 
 Document = dict[str, Any]
 
@@ -25,7 +27,10 @@ AUTHENTICATION_FAILED = 18
 _URI_OPTIONS = frozenset(
     {"replicaset", "directconnection", "readpreference", "retrywrites", "retryreads", "w", "appname"}
     | {"connecttimeoutms", "serverselectiontimeoutms", "sockettimeoutms", "authsource"}
+    # A mongodb+srv:// URI means TLS unless it says that it does not.
+    | {"tls"}
 )
+_SRV = "mongodb+srv://"
 
 # A reconfiguration that meets another one, or a primary that just stepped down, is worth another try.
 _RECONFIG_RETRY_CODES = frozenset({103, 109, 10107, 13435, 11602, 189, 91, 11600, 308})
@@ -54,6 +59,14 @@ class Credentials:
         return f"Credentials(username={self.username!r})"
 
 
+@dataclass(frozen=True, kw_only=True)
+class MemberCertificate:
+    """Log in as the internal user, by the certificate of a member that the client shows."""
+
+
+Login = Credentials | MemberCertificate
+
+
 @contextmanager
 def translated_errors(what: str) -> Iterator[None]:
     """Turn PyMongo's errors into ours."""
@@ -76,12 +89,19 @@ def _short(error: Exception) -> str:
 
 def check_uri(uri: str) -> None:
     """Raise InvalidInput for a URI that cannot be used as it is: malformed, or with a password in it."""
+    plain = f"mongodb://{uri.removeprefix(_SRV)}" if uri.startswith(_SRV) else uri
+    if not plain.startswith("mongodb://"):
+        raise InvalidInput(
+            "uri", expected="a connection string that begins with mongodb:// or mongodb+srv://"
+        )
     try:
-        parsed = parse_uri(uri, validate=True, warn=False) if uri.startswith("mongodb://") else None
+        # Not yet by asking DNS: a name that is not there is no mistake of form.
+        parsed = parse_uri(plain, default_port=0, validate=True, warn=False)
     except (PyMongoError, ValueError) as error:
         raise InvalidInput("uri", expected=f"a MongoDB connection string ({error})") from None
-    if parsed is None:
-        raise InvalidInput("uri", expected="a connection string that begins with mongodb://")
+    nodes = parsed.get("nodelist", [])
+    if uri.startswith(_SRV) and (len(nodes) != 1 or nodes[0][1]):
+        raise InvalidInput("uri", expected="one name, without a port, after mongodb+srv://")
     unwanted = sorted(set(map(str.lower, parsed.get("options", {}))) - _URI_OPTIONS)
     if unwanted:
         raise InvalidInput(
@@ -101,41 +121,50 @@ def check_uri(uri: str) -> None:
 
 
 def connect_to_set(
-    uri: str, credentials: Credentials | None, *, timeout_seconds: float = 10.0
+    uri: str, login: Login | None, *, tls: TlsMaterial | None = None, timeout_seconds: float = 10.0
 ) -> MongoClient[Document]:
-    """A client of the whole set, which finds its primary."""
-    return _client(uri, credentials, timeout_seconds, directConnection=False)
+    """A client of the whole set, which finds its primary. Raises InvalidInput, Unreachable where DNS lacks the name."""
+    return _client(uri, login, tls, timeout_seconds, directConnection=False)
 
 
 def connect_to_member(
-    host_port: str, credentials: Credentials | None, *, timeout_seconds: float = 10.0
+    host_port: str, login: Login | None, *, tls: TlsMaterial | None = None, timeout_seconds: float = 10.0
 ) -> MongoClient[Document]:
     """A client of one member and no other."""
     host, port = split_host_port(host_port)
     shown = f"[{host}]" if ":" in host else host
-    return _client(f"mongodb://{shown}:{port}/", credentials, timeout_seconds, directConnection=True)
+    return _client(f"mongodb://{shown}:{port}/", login, tls, timeout_seconds, directConnection=True)
 
 
 def _client(
-    uri: str, credentials: Credentials | None, timeout_seconds: float, **options: Any
+    uri: str, login: Login | None, tls: TlsMaterial | None, timeout_seconds: float, **options: Any
 ) -> MongoClient[Document]:
-    if credentials is not None:
-        options |= {
-            "username": credentials.username,
-            "password": credentials.password,
-            "authSource": credentials.auth_source,
-        }
+    match login:
+        case Credentials():
+            options |= {
+                "username": login.username,
+                "password": login.password,
+                "authSource": login.auth_source,
+            }
+        case MemberCertificate():
+            options["authMechanism"] = "MONGODB-X509"
+        case None:
+            pass
+    if uri.startswith(_SRV):
+        hosts_of(uri)
     milliseconds = int(timeout_seconds * 1000)
     try:
-        return MongoClient(
-            uri,
-            appname="ebbtide",
-            serverSelectionTimeoutMS=milliseconds,
-            connectTimeoutMS=milliseconds,
-            # A command that takes longer than this has a deadline of its own (maxTimeMS).
-            socketTimeoutMS=max(60_000, milliseconds),
-            **options,
-        )
+        with client_options(tls) as tls_options:
+            return MongoClient(
+                uri,
+                appname="ebbtide",
+                serverSelectionTimeoutMS=milliseconds,
+                connectTimeoutMS=milliseconds,
+                # A command that takes longer than this has a deadline of its own (maxTimeMS).
+                socketTimeoutMS=max(60_000, milliseconds),
+                **options,
+                **tls_options,
+            )
     except (ConfigurationError, ValueError) as error:
         raise InvalidInput("uri", expected=f"a usable connection string ({error})") from None
 
@@ -200,8 +229,14 @@ def first_host(uri: str) -> str:
 
 
 def hosts_of(uri: str) -> list[str]:
-    """`host:port` of each server that `uri` names, as a set's configuration would write it."""
-    nodes = parse_uri(uri, warn=False)["nodelist"]
+    """`host:port` of each server that `uri` names, as a set's configuration would write it.
+
+    Raises Unreachable where DNS does not tell the hosts of a mongodb+srv:// URI.
+    """
+    try:
+        nodes = parse_uri(uri, warn=False)["nodelist"]
+    except ConfigurationError as error:
+        raise Unreachable(f"DNS does not tell the hosts of {uri.split('?')[0]}: {_short(error)}") from error
     return [join_host_port(host, port or 27017) for host, port in nodes]
 
 

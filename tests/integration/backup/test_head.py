@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from ebbtide.backup import head_keeper
 from ebbtide.backup.registration import register_cluster, remove_cluster
 from ebbtide.backup.requesting import HeadNotReady
 from ebbtide.catalog.clusters import ClusterCollection
@@ -201,17 +200,6 @@ def test_a_voter_that_cannot_be_asked_is_named(
     installation.remove_all()
     lab.restart_member(down.index)
     installation.wait_until_healthy(lab)
-
-
-def test_a_head_that_somebody_took_out_says_so(
-    installation: Any, lab: ReplicaSetLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head_keeper, "LISTED_CHECK_SECONDS", 0.5)
-    with installation.working():
-        cluster = installation.register_and_follow(lab)
-        lab.remove_foreign_members()
-        assert "somebody took it out" in wait_until_failed(installation, cluster).message
-        installation.remove(cluster)
 
 
 # --- leaving ------------------------------------------------------------------------------------------------------

@@ -1,11 +1,19 @@
 """What to do with a head next, for everything that can be wanted and seen."""
 
 import itertools
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ebbtide.domain.cluster import HeadState
-from ebbtide.domain.head import HeadAction, HeadSight, decide_head_action
+from ebbtide.domain.head import (
+    CERTIFICATE_WARN,
+    CERTIFICATE_WARN_AGAIN,
+    HeadAction,
+    HeadSight,
+    certificate_warning_due,
+    decide_head_action,
+)
 
 SIGHTS = [
     HeadSight(is_running=running, is_listed=listed, is_secondary=secondary)
@@ -14,14 +22,18 @@ SIGHTS = [
 EVERYTHING = list(itertools.product((False, True), HeadState, (False, True), SIGHTS))
 
 
-def expected_action(*, is_wanted: bool, state: HeadState, joined_once: bool, sight: HeadSight) -> HeadAction:
+def expected_action(
+    *, is_wanted: bool, state: HeadState, joined_once: bool, sight: HeadSight, may_rejoin: bool
+) -> HeadAction:
     """The rules once more, the first that holds; from what must never be done to what usually is."""
     rules = [
         (not is_wanted and state is HeadState.GONE, HeadAction.NOTHING),
         (not is_wanted, HeadAction.LEAVE),
         (state in {HeadState.GONE, HeadState.FAILED}, HeadAction.NOTHING),
+        (state is HeadState.REMOVED and not (may_rejoin or sight.is_listed), HeadAction.NOTHING),
         (not sight.is_running, HeadAction.START),
         (not joined_once, HeadAction.JOIN),
+        (sight.is_listed is False and may_rejoin, HeadAction.REJOIN),
         (sight.is_listed is False, HeadAction.REPORT_DROPPED),
         (not sight.is_secondary, HeadAction.WATCH_SYNC),
         (True, HeadAction.FOLLOW),
@@ -35,16 +47,20 @@ def expected_action(*, is_wanted: bool, state: HeadState, joined_once: bool, sig
 def test_every_combination_has_the_action_of_the_first_rule_that_holds(
     is_wanted: bool, state: HeadState, joined_once: bool
 ) -> None:
-    for sight in SIGHTS:
+    for sight, may_rejoin in itertools.product(SIGHTS, (False, True)):
         seen = {"is_wanted": is_wanted, "state": state, "joined_once": joined_once, "sight": sight}
+        seen["may_rejoin"] = may_rejoin
         assert expected_action(**seen) is decide_head_action(**seen)  # type: ignore[arg-type]
 
 
 def actions(*, is_running: bool | None = None, joined_once: bool | None = None) -> set[HeadAction]:
     """Every action that is ever taken in such a situation."""
     return {
-        decide_head_action(is_wanted=wanted, state=state, joined_once=joined, sight=sight)
+        decide_head_action(
+            is_wanted=wanted, state=state, joined_once=joined, sight=sight, may_rejoin=may_rejoin
+        )
         for wanted, state, joined, sight in EVERYTHING
+        for may_rejoin in (False, True)
         if is_running in (None, sight.is_running) and joined_once in (None, joined)
     }
 
@@ -69,3 +85,26 @@ def test_an_unwanted_head_leaves_from_every_state(state: HeadState) -> None:
         for joined in (False, True):
             found = decide_head_action(is_wanted=False, state=state, joined_once=joined, sight=sight)
             assert found is HeadAction.LEAVE
+
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("left", "warned_ago", "is_due"),
+    [
+        (None, None, False),
+        (CERTIFICATE_WARN + DAY, None, False),
+        (CERTIFICATE_WARN, None, True),
+        (10 * DAY, CERTIFICATE_WARN_AGAIN - DAY, False),
+        (10 * DAY, CERTIFICATE_WARN_AGAIN, True),
+        (-DAY, None, True),
+    ],
+)
+def test_the_end_of_a_certificate_is_said_a_month_before_and_every_week(
+    left: timedelta | None, warned_ago: timedelta | None, is_due: bool
+) -> None:
+    expires = None if left is None else NOW + left
+    warned = None if warned_ago is None else NOW - warned_ago
+    assert is_due is certificate_warning_due(expires=expires, warned=warned, now=NOW)

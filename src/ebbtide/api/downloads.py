@@ -32,6 +32,7 @@ from ebbtide.api.ranges import Part, Unsatisfiable, is_listed, resolve_range
 from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import render_refusal
 from ebbtide.api.wire import AUTH_BEARER, effective_state, link_key
+from ebbtide.catalog.damage import Damage
 from ebbtide.domain.download import (
     Gone,
     TooMany,
@@ -307,6 +308,8 @@ class Downloads:
         """The stored data is damaged: the link dies, and somebody must hear of it."""
         reason = f"stored data is damaged: {damage.message}"
         _log.error("download.damage_found", job_id=job.id, problem=damage.message)
+        found = Damage(id=job.cluster_id, found=self._context.clock.now(), problem=damage.message)
+        self._context.catalog.damage.note(found)
         if self._context.catalog.restore_jobs.apply(job.id, RestoreEvent.DAMAGE_FOUND, reason=reason) is None:
             return
         record_event(

@@ -16,6 +16,7 @@ from ebbtide.catalog.connection import (
     ensure_indexes,
     translated,
 )
+from ebbtide.catalog.damage import DamageCollection
 from ebbtide.catalog.events import EventCollection
 from ebbtide.catalog.groups import ApiKeyCollection, GroupCollection
 from ebbtide.catalog.jobs import JobCollection
@@ -24,6 +25,7 @@ from ebbtide.catalog.prune_runs import PruneRunCollection
 from ebbtide.catalog.restore_jobs import RestoreJobCollection, TransferCollection
 from ebbtide.catalog.schedules import ScheduleCollection
 from ebbtide.catalog.snapshots import SnapshotCollection
+from ebbtide.catalog.watch import RepositorySpaceCollection, WebhookCursorCollection
 from ebbtide.catalog.workers import WorkerCollection
 
 
@@ -46,6 +48,9 @@ class Catalog:
         self.schedules = ScheduleCollection(self._database)
         self.leases = LeaseCollection(self._database)
         self.prune_runs = PruneRunCollection(self._database)
+        self.damage = DamageCollection(self._database)
+        self.repository_space = RepositorySpaceCollection(self._database)
+        self.webhook_cursors = WebhookCursorCollection(self._database)
 
     @classmethod
     def connect(cls, uri: str, *, timeout_seconds: float = 10.0) -> "Catalog":

@@ -59,3 +59,11 @@ class Snapshot:
     deleted: datetime | None = None
     prune_after: datetime | None = None
     removed: datetime | None = None
+
+
+def is_trusted_parent(snapshot: Snapshot, *, damage_found: datetime) -> bool:
+    """Whether a snapshot may be built upon after damage was found among the snapshots of its cluster.
+
+    Only one that was asked for afterwards: it was itself built on nothing, or on such a one.
+    """
+    return snapshot.created > damage_found

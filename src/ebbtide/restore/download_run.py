@@ -11,6 +11,7 @@ however large the data is.
 from datetime import timedelta
 
 from ebbtide.backup.context import BackupContext
+from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId
@@ -81,6 +82,9 @@ class DownloadRun:
             )
         except (IntegrityError, ObjectNotFound) as error:
             self._catalog.restore_jobs.apply(self._id, RestoreEvent.DAMAGE_FOUND, reason=str(error))
+            self._catalog.damage.note(
+                Damage(id=job.cluster_id, found=self._context.clock.now(), problem=str(error))
+            )
             self._event(EventLevel.ERROR, "repository.damaged", f"restore job {self._id} met damage: {error}")
             raise
         self._catalog.restore_jobs.set_sha1(self._id, sha1)

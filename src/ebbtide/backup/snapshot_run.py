@@ -26,6 +26,8 @@ from ebbtide.backup.head_lock import HeadLock, unlock_once, unlock_wholly
 from ebbtide.backup.prune_guard import wait_until_not_pruned
 from ebbtide.backup.reflink import CLONES_NAME, can_clone, clone_all, remove_clones
 from ebbtide.backup.snapshot_changes import expiry_at_completion
+from ebbtide.backup.space_guard import SpaceGuard
+from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
 from ebbtide.domain.capture import (
     BACKUP_METADATA,
@@ -39,19 +41,21 @@ from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.replica_set import join_host_port
-from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.domain.snapshot import Snapshot, SnapshotState, is_trusted_parent
 from ebbtide.errors import (
     EbbtideError,
     IntegrityError,
     NotFound,
     ObjectNotFound,
     SnapshotUnusable,
+    StorageFull,
 )
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.mongod.deployment import run_admin, translated_errors
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
+from ebbtide.storage.throttled import RateLimit
 
 Document = dict[str, Any]
 
@@ -88,6 +92,9 @@ class SnapshotRun:
         self._dbpath = context.head_directory(cluster) / "db"
         self._clones = self._dbpath.with_name(CLONES_NAME)
         self._store = context.repository.replica_set(cluster.id, cluster.replica_set_name)
+        self._space = SpaceGuard(self._store.storage, settings=context.settings, clock=context.clock)
+        read_rate = context.settings.number("head.read_bytes_per_second")
+        self._reads = RateLimit(read_rate, context.clock) if read_rate else None
 
     def steps(self) -> list[Step]:
         return [
@@ -132,6 +139,7 @@ class SnapshotRun:
         """Crash: the head may be locked, and the catalog says so; whoever comes next unlocks it. Clones may be left."""
         if self._manifest is not None:
             return
+        self._space.check_now()
         self._client = self._access.head_client()
         self._wait_until_caught_up(self._client)
         self._record_lock(self._run.job.id)
@@ -158,7 +166,16 @@ class SnapshotRun:
         """Crash: packs and recipes that nothing names, and a locked head or its clones."""
         if self._manifest is not None:
             return
-        self._stored = store_files(
+        try:
+            self._stored = self._store_sources()
+        except StorageFull:
+            # Where that is because too little is left for anybody, the job waits; else it is tried again for a while.
+            self._space.check_now()
+            raise
+        remove_clones(self._clones)
+
+    def _store_sources(self) -> StoredFiles:
+        return store_files(
             self._store,
             self._sources,
             snapshot_id=self._snapshot.id,
@@ -167,9 +184,9 @@ class SnapshotRun:
             full_read=self._is_full_read,
             threads=self._context.threads,
             progress=self._run.progress,
-            check_cancelled=self._run.check,
+            check_cancelled=self._check,
+            before_read=self._before_read,
         )
-        remove_clones(self._clones)
 
     def _release_lock(self) -> None:
         """Crash: the catalog says that the head is locked, and it is not."""
@@ -233,6 +250,15 @@ class SnapshotRun:
             f"snapshot {self._snapshot.id} of {self._cluster.name} is complete",
         )
 
+    def _check(self) -> None:
+        """Raise where the snapshot must stop: for what the job says, or for the space that is left."""
+        self._run.check()
+        self._space.check()
+
+    def _before_read(self, amount: int) -> None:
+        if self._reads is not None:
+            self._reads.take(amount, check=self._check)
+
     # --- what the steps are made of ---------------------------------------------------------------------------------
 
     def _unlock_leftover(self) -> None:
@@ -292,9 +318,17 @@ class SnapshotRun:
         )
 
     def _find_parent(self) -> Manifest | None:
-        """The newest snapshot whose manifest can be read; a damaged one is said and passed over."""
+        """The newest snapshot, where it can be read and trusted; one that is not is said and passed over."""
         newest = self._catalog.snapshots.newest_complete(self._cluster.id)
         if newest is None:
+            return None
+        damage = self._catalog.damage.find(self._cluster.id)
+        if damage is not None and not is_trusted_parent(newest, damage_found=damage.found):
+            self._event(
+                EventLevel.WARNING,
+                "snapshot.full_after_damage",
+                f"damage was found in the snapshots of {self._cluster.name}, so this one shares nothing with them",
+            )
             return None
         try:
             return self._store.load_manifest(newest.id)
@@ -363,6 +397,8 @@ class SnapshotRun:
                 + "; snapshots since the last full read may be wrong",
             )
         if stored.damaged_parent_objects:
+            problem = stored.damaged_parent_objects[0]
+            self._catalog.damage.note(Damage(id=self._cluster.id, found=now, problem=problem))
             self._event(
                 EventLevel.ERROR,
                 "repository.damaged",

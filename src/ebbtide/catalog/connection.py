@@ -85,4 +85,5 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.leases.create_index("worker_id")
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
+    database.events.create_index([("time", ASCENDING), ("_id", ASCENDING)])
     database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

@@ -1,6 +1,8 @@
 """The log of events that people read."""
 
-from pymongo import DESCENDING
+from datetime import datetime
+
+from pymongo import ASCENDING, DESCENDING
 from pymongo.database import Database
 
 from ebbtide.catalog.codec import from_document, to_document
@@ -27,6 +29,16 @@ class EventCollection:
         cursor = (
             self._events.find(query).sort([("time", DESCENDING), ("_id", DESCENDING)]).skip(skip).limit(limit)
         )
+        return [from_document(Event, d) for d in cursor]
+
+    @translated
+    def list_after(self, time: datetime, event_id: str, *, until: datetime, limit: int) -> list[Event]:
+        """Events of all groups, oldest first: those after the one that has that time and id, up to `until`."""
+        query: Document = {
+            "time": {"$gte": time, "$lte": until},
+            "$or": [{"time": {"$gt": time}}, {"_id": {"$gt": event_id}}],
+        }
+        cursor = self._events.find(query).sort([("time", ASCENDING), ("_id", ASCENDING)]).limit(limit)
         return [from_document(Event, d) for d in cursor]
 
     @translated

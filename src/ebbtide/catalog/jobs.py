@@ -96,6 +96,21 @@ class JobCollection:
         return self._update_mine(job_id, worker_id, {k: to_value(v) for k, v in changes.items()})
 
     @translated
+    def note_waiting(self, kind: JobKind, reason: str) -> None:
+        """Say in every job of that kind that waits why it does."""
+        self._jobs.update_many(
+            {"state": _QUEUED, "kind": kind.value, "error": {"$ne": reason}}, {"$set": {"error": reason}}
+        )
+
+    @translated
+    def count_by_kind_and_state(self) -> dict[tuple[JobKind, JobState], int]:
+        """How many jobs there are of each kind in each state; none is left out but those of which there is none."""
+        groups = self._jobs.aggregate(
+            [{"$group": {"_id": {"kind": "$kind", "state": "$state"}, "count": {"$sum": 1}}}]
+        )
+        return {(JobKind(g["_id"]["kind"]), JobState(g["_id"]["state"])): int(g["count"]) for g in groups}
+
+    @translated
     def request_cancel(self, job_id: str) -> Job | None:
         """Ask a job to stop; one that nobody works on is cancelled at once. Returns the job as it is now."""
         self._jobs.update_one(

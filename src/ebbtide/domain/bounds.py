@@ -91,6 +91,6 @@ REPOSITORY_SPACE_ID = "repository"
 def low_space_reason(space: Space, *, least_bytes: int) -> str:
     """Why snapshots wait, for people."""
     return (
-        f"the repository has {space.free_bytes / 1024**3:.2f} GiB free and {least_bytes / 1024**3:.2f} GiB must stay so "
+        f"no space is left to spare: the repository has {space.free_bytes / 1024**3:.2f} GiB free and {least_bytes / 1024**3:.2f} GiB must stay so "
         "(repository.min_free_bytes): snapshots wait and go on by themselves once there is space"
     )

@@ -22,12 +22,18 @@ from ebbtide.jobs.progress import ThrottledProgress
 
 LEASE = timedelta(seconds=15)
 HEARTBEAT_SECONDS = 2.0
+PAUSE = timedelta(seconds=3)
+"""A paused job is looked at again after so long; whoever claims jobs may leave it for longer."""
 
 _log = structlog.get_logger()
 
 
 class WorkerStopping(EbbtideError):
     """The worker shuts down: the job goes back into the queue as it is."""
+
+
+class JobPaused(EbbtideError):
+    """What the job needs is not there now, through no fault of its own: it waits, however long that takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +158,12 @@ def run_job(
         _quietly(
             job, lambda: catalog.jobs.put_back(job.id, worker_id=worker_id, attempts=max(0, job.attempts - 1))
         )
+    except JobPaused as error:
+        _log.warning("job.paused", job_id=job.id, message=str(error))
+        paused = str(error)
+        _quietly(
+            job, lambda: _put_back_paused(job, paused, catalog=catalog, clock=clock, worker_id=worker_id)
+        )
     except LeaseLost as error:
         _log.warning("job.lease_lost", job_id=job.id, message=str(error))
     except JobCancelled:
@@ -162,6 +174,19 @@ def run_job(
         _after_failure(
             job, error, ending, catalog=catalog, clock=clock, worker_id=worker_id, retry_for=retry_for
         )
+
+
+def _put_back_paused(job: Job, reason: str, *, catalog: Catalog, clock: Clock, worker_id: str) -> None:
+    """Back into the queue. The time for which failures are tried again has not begun, or begins anew."""
+    catalog.jobs.put_back(
+        job.id,
+        worker_id=worker_id,
+        not_before=clock.now() + PAUSE,
+        failures=job.failures + 1,
+        first_failed=None,
+        error=reason,
+        attempts=0,
+    )
 
 
 def _after_failure(

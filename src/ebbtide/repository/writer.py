@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from ebbtide import crash_points
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.errors import InvalidInput, Refused, SnapshotUnusable
+from ebbtide.repository.compressor import Compressors
+from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, Manifest, ManifestKind, Stretch, check_paths
 from ebbtide.repository.pack import PACK_BYTES_TARGET, make_pack_id, pack_chunks, pack_header
 from ebbtide.repository.reader import map_ordered
@@ -36,7 +39,7 @@ from ebbtide.repository.recipe import (
     recipe_hash,
 )
 from ebbtide.repository.repository import ReplicaSetStore
-from ebbtide.repository.source import Piece, ReadBlock, ReadFile, iter_units, read_unit
+from ebbtide.repository.source import UNIT_BYTES, Piece, ReadBlock, ReadFile, iter_units, read_unit
 
 # What callers of `store_files` need is importable from here too.
 from ebbtide.repository.source import SourceFile as SourceFile
@@ -49,6 +52,9 @@ WINDOW_UNITS_PER_THREAD = 4
 PACKS_UNDER_WAY_MAX = 1
 """Finished packs being made durable while the next one fills, so two are in memory; a second one gained
 nothing."""
+
+COMPRESSORS_FROM_BYTES = 256 * 1024 * 1024
+"""So much to read is worth the start of other processes (0.2 s of a processor each) and their 30 MB each."""
 
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
 
@@ -84,11 +90,13 @@ def store_files(
     threads: int,
     progress: ProgressReporter,
     check_cancelled: Callable[[], None],
+    before_read: Callable[[int], None] | None = None,
     pack_bytes: int = PACK_BYTES_TARGET,
 ) -> StoredFiles:
     """Store what `parent` (a committed manifest of the same replica set) does not have; all is durable on
     return.
 
+    `before_read` is called in worker threads with the number of bytes that one is about to read, and may wait or raise.
     Reports one phase, `store`, in plain bytes. Raises SnapshotUnusable naming a file that vanished, shrank or
     cannot be read; StorageFull and StorageError of the storage; whatever `check_cancelled` raises. After an
     error no thread of it runs any more.
@@ -103,7 +111,7 @@ def store_files(
     writing = _Writing(store, snapshot_id, attempt, progress, pack_bytes)
     to_read = writing.iter_files_to_read(sources, parent=parent, full_read=full_read)
     units = map_ordered(
-        read_unit,
+        read_unit if before_read is None else partial(_read_when_allowed, before_read),
         iter_units(to_read),
         threads=threads,
         window=threads * WINDOW_UNITS_PER_THREAD,
@@ -112,6 +120,13 @@ def store_files(
     with closing(units):
         writing.store(units)
     return writing.result(sources)
+
+
+def _read_when_allowed(
+    before_read: Callable[[int], None], unit: list[Piece]
+) -> list[tuple[Piece, list[ReadBlock] | None]]:
+    before_read(sum(piece.length for piece in unit))
+    return read_unit(unit)
 
 
 @dataclass
@@ -158,11 +173,7 @@ class _Writing:
         parent_id = parent.snapshot_id if parent else None
         for source in sources:
             entry = parent_entries.get(source.path)
-            seems_unchanged = (
-                entry is not None
-                and not source.always_read
-                and is_unchanged(now=source.stat, parent=entry.stat)
-            )
+            seems_unchanged = _seems_unchanged(source, entry)
             if entry is not None and seems_unchanged and not full_read:
                 self._entries[source.path] = replace(entry, stat=source.stat)
                 self._counts.files_unchanged += 1
@@ -230,7 +241,7 @@ class _Writing:
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
         self._pack_offset = len(pack_header(self._pack_id))
-        self._pack_blocks: list[bytes] = []
+        self._pack_blocks: list[Buffer] = []
 
     def _close_pack(self) -> None:
         """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier

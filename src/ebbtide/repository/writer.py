@@ -25,8 +25,6 @@ from ebbtide import crash_points
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.errors import InvalidInput, Refused, SnapshotUnusable
-from ebbtide.repository.compressor import Compressors
-from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, Manifest, ManifestKind, Stretch, check_paths
 from ebbtide.repository.pack import PACK_BYTES_TARGET, make_pack_id, pack_chunks, pack_header
 from ebbtide.repository.reader import map_ordered
@@ -39,7 +37,7 @@ from ebbtide.repository.recipe import (
     recipe_hash,
 )
 from ebbtide.repository.repository import ReplicaSetStore
-from ebbtide.repository.source import UNIT_BYTES, Piece, ReadBlock, ReadFile, iter_units, read_unit
+from ebbtide.repository.source import Piece, ReadBlock, ReadFile, iter_units, read_unit
 
 # What callers of `store_files` need is importable from here too.
 from ebbtide.repository.source import SourceFile as SourceFile
@@ -52,9 +50,6 @@ WINDOW_UNITS_PER_THREAD = 4
 PACKS_UNDER_WAY_MAX = 1
 """Finished packs being made durable while the next one fills, so two are in memory; a second one gained
 nothing."""
-
-COMPRESSORS_FROM_BYTES = 256 * 1024 * 1024
-"""So much to read is worth the start of other processes (0.2 s of a processor each) and their 30 MB each."""
 
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
 
@@ -173,7 +168,11 @@ class _Writing:
         parent_id = parent.snapshot_id if parent else None
         for source in sources:
             entry = parent_entries.get(source.path)
-            seems_unchanged = _seems_unchanged(source, entry)
+            seems_unchanged = (
+                entry is not None
+                and not source.always_read
+                and is_unchanged(now=source.stat, parent=entry.stat)
+            )
             if entry is not None and seems_unchanged and not full_read:
                 self._entries[source.path] = replace(entry, stat=source.stat)
                 self._counts.files_unchanged += 1
@@ -241,7 +240,7 @@ class _Writing:
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
         self._pack_offset = len(pack_header(self._pack_id))
-        self._pack_blocks: list[Buffer] = []
+        self._pack_blocks: list[bytes] = []
 
     def _close_pack(self) -> None:
         """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier

@@ -1,5 +1,6 @@
 """A new replica set of an archive's files: three members, writes, restarts, and nothing that blocks."""
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from bson import Timestamp
 from pymongo import MongoClient, WriteConcern
 from pymongo.errors import PyMongoError
 
+from ebbtide.cli.main import run
 from ebbtide.domain.ids import RestoreJobId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import DeliveryStatus, RestoreJob, RestoreStatus
@@ -343,7 +345,11 @@ def test_three_members_of_one_download_hold_the_same_and_take_writes(
 
 
 def test_a_look_with_a_plain_mongod_before_it_changes_nothing(
-    files: Path, mongod_binary: Path, tmp_path: Path, new_sets: list[NewSet]
+    files: Path,
+    mongod_binary: Path,
+    tmp_path: Path,
+    new_sets: list[NewSet],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     plain = MongodProcess.start(
         mongod_binary,
@@ -364,7 +370,14 @@ def test_a_look_with_a_plain_mongod_before_it_changes_nothing(
     assert inspect_directory(files, binary=mongod_binary).files is FilesState.STARTED
 
     port = free_port()
-    prepare(files, mongod_binary, port)
+    command = ["restores", "prepare", str(files), "--replset", NEW, "--host", f"127.0.0.1:{port}"]
+    command += ["--mongod", str(mongod_binary), "-o", "json"]
+    assert run(command) == 2, "there is no terminal to ask on"
+    capfd.readouterr()
+    assert run([*command, "--yes"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert (False, f"127.0.0.1:{port}", NEW) == (told["wasPrepared"], told["host"], told["replicaSetName"])
+    assert f"--replSet {NEW} --dbpath {files} --port {port}" in told["next"]["start"]
     assert prepare(files, mongod_binary, port).was_prepared
     new_set = NewSet(mongod_binary, files, port)
     new_sets.append(new_set)
@@ -410,6 +423,33 @@ def test_files_that_were_advanced_keep_their_whole_oplog(
         with new_set.first.client() as client:
             assert client.shop.orders.count_documents({}) == DOCUMENTS + LATE + 1
         new_set.restart_first()
+
+
+def test_a_part_of_a_sharded_cluster_is_refused_and_stays_as_it_is(
+    files: Path, mongod_binary: Path, tmp_path: Path
+) -> None:
+    def look(change: bool) -> list[str]:
+        """The set that the files belong to; with `change`, they say that it is a shard."""
+        options = MongodOptions(
+            dbpath=files,
+            log_path=tmp_path / "shard.log",
+            listen=Tcp(host="127.0.0.1", port=free_port()),
+            cache_gb=0.25,
+            set_parameters={"ttlMonitorEnabled": False, "disableLogicalSessionCacheRefresh": True},
+        )
+        process = MongodProcess.start(mongod_binary, options, identity_path=tmp_path / "shard.json")
+        try:
+            with process.client() as client:
+                if change:
+                    client.admin["system.version"].insert_one({"_id": "shardIdentity", "shardName": "s0"})
+                return [found["_id"] for found in client.local["system.replset"].find()]
+        finally:
+            process.stop()
+
+    before = look(change=True)
+    with pytest.raises(Refused, match="sharded"):
+        prepare(files, mongod_binary, free_port())
+    assert ["rs0"] == before == look(change=False)
 
 
 KILLED_AT = """

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ebbtide.cli.main import run
+from ebbtide.cli.prepare import next_commands, plan_lines, result_lines
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import IntegrityError, InvalidInput, Refused
 from ebbtide.restore.prepare import (
@@ -14,6 +15,7 @@ from ebbtide.restore.prepare import (
     ArchiveInfo,
     DirectorySight,
     FilesState,
+    Prepared,
     PreparePlan,
     cut_point,
     find_problems,
@@ -211,6 +213,21 @@ def test_a_directory_is_only_looked_at(tmp_path: Path, mongod_binary: Path) -> N
     assert inspect_directory(tmp_path, binary=mongod_binary).files is FilesState.STARTED
     with pytest.raises(InvalidInput):
         inspect_directory(tmp_path / "absent", binary=mongod_binary)
+
+
+def test_what_comes_next_can_be_pasted() -> None:
+    plan = replace(PLAN, directory=Path("/a b"), info=replace(INFO, directory_per_db=True))
+    commands = next_commands(plan)
+    assert commands["start"] == (
+        "mongod --replSet new --dbpath '/a b' --port 27017 --bind_ip localhost,db1 --directoryperdb"
+    )
+    prepared = Prepared(plan=plan, was_prepared=False, data_at=STABLE, users_count=2, remarks=("mind this",))
+    lines = result_lines(prepared, commands)
+    assert "note: mind this" in lines
+    assert f"  {commands['start']}" in lines
+    assert any("2 users" in line for line in lines)
+    assert not any("users" in line for line in result_lines(replace(prepared, users_count=0), commands))
+    assert any(str(STABLE) in line for line in plan_lines(plan))
 
 
 def test_the_command_refuses_before_it_asks(

@@ -131,3 +131,22 @@ def test_the_next_snapshot_succeeds_beside_a_damaged_one(
 
     assert taken["id"] != snapshot["id"]
     assert owner.damage() == []
+
+
+def test_after_damage_was_found_the_next_snapshot_stands_alone(
+    owner: Owner, snapshot: Document, objects: dict[str, Path]
+) -> None:
+    path = objects["packs"]
+    content = path.read_bytes()
+
+    flip(path)
+    try:
+        wait_until_noticed(owner, owner.start_restore(snapshot["id"]))
+        alone = owner.take_snapshot()
+        # With the damage still there: it needs nothing of what came before.
+        owner.wait_until_hashed(owner.wait_until_ready(owner.start_restore(alone["id"]))["id"])
+    finally:
+        path.write_bytes(content)
+
+    assert "parentId" not in alone
+    assert owner.take_snapshot()["parentId"] == alone["id"]

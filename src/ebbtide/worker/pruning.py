@@ -48,10 +48,12 @@ class Pruning:
         try:
             for store in self._context.repository.iter_replica_sets():
                 reports.append(self._prune_one(store, dry_run=asked.dry_run))
+                if self._stopping.is_set():
+                    return  # the next worker begins the run anew
                 self._catalog.prune_runs.update(asked.id, reports=tuple(reports))
         except EbbtideError as problem:
             if self._stopping.is_set():
-                return  # the next worker begins it anew
+                return
             _log.warning("prune.ended_early", message=str(problem))
             state, error = PruneState.FAILED, str(problem)
         self._catalog.prune_runs.update(

@@ -96,7 +96,8 @@ class RestoreJob:
 
     `timestamp` is the restored moment (T_s). `download_key` is 32 hex digits, sealed with this record's id. `sha1`
     is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
-    `expires` counts from the moment the link became ready. `reason` tells why a job is BROKEN or FAILED.
+    `expires` counts from the moment the link became ready. `restore_info` is the archive's restoreInfo.txt, kept so
+    that the archive's bytes outlive a change of its wording. `reason` tells why a job is BROKEN or FAILED.
     """
 
     id: RestoreJobId
@@ -119,6 +120,7 @@ class RestoreJob:
     sha1: str | None = None
     completed_downloads: int = 0
     ready: datetime | None = None
+    restore_info: str = ""
     reason: str = ""
 
     @property

@@ -64,6 +64,7 @@ class DownloadRun:
             ready=now,
             expires=now + timedelta(hours=job.expiration_hours),
             archive_bytes=self._archive.length_bytes,
+            restore_info=self._archive.restore_info,
             download_key=seal_new_download_key(job, self._context.service_key),
         )
         if ready is None:

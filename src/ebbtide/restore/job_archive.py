@@ -29,6 +29,7 @@ class JobArchive:
     store: ReplicaSetStore
     archive: Archive
     file_name: str
+    restore_info: str
 
     @property
     def length_bytes(self) -> int:
@@ -49,13 +50,14 @@ def open_archive(repository: Repository, job: RestoreJob) -> JobArchive:
     """Plan the archive of `job` from its snapshot's manifest. Raises ObjectNotFound, IntegrityError."""
     store = repository.replica_set(job.cluster_id, job.replica_set_name)
     manifest = store.load_manifest(job.snapshot_id)
+    info = job.restore_info or render_restore_info(job, manifest)
     archive = plan_archive(
         manifest,
         directory=job.file_name.removesuffix(".tar.gz"),
-        extra_files=[(RESTORE_INFO_NAME, render_restore_info(job, manifest).encode())],
+        extra_files=[(RESTORE_INFO_NAME, info.encode())],
         mtime=manifest.stable_timestamp.date,
     )
-    return JobArchive(store=store, archive=archive, file_name=job.file_name)
+    return JobArchive(store=store, archive=archive, file_name=job.file_name, restore_info=info)
 
 
 class JobArchives:

@@ -35,6 +35,7 @@ class StandInArchive:
     """An archive of 42 bytes whose hashing does what a test wants."""
 
     length_bytes = 42
+    restore_info = "what it is"
 
     def __init__(self) -> None:
         self.on_hash: Callable[[], None] = lambda: None
@@ -128,6 +129,8 @@ def test_the_link_is_ready_and_then_the_hash_is_known(
     assert [(job.state, job.sha1) for job in seen] == [(READY, None)]
     found = now_is(context, restore)
     assert (found.sha1, found.archive_bytes) == (SHA1, 42)
+    # Kept: the archive's bytes outlive a change of its wording.
+    assert found.restore_info == "what it is"
     assert found.ready is not None
     assert found.expires == found.ready + timedelta(hours=24)
     assert len(open_download_key(found, context.service_key)) == 32

@@ -88,6 +88,14 @@ class RepositorySpace:
 REPOSITORY_SPACE_ID = "repository"
 
 
+def waiting_for_space(place: RepositorySpace | None) -> str:
+    """Why snapshots wait now; empty where they do not."""
+    if place is None or not place.is_low:
+        return ""
+    space = Space(free_bytes=place.free_bytes, total_bytes=place.total_bytes)
+    return low_space_reason(space, least_bytes=place.least_free_bytes)
+
+
 def low_space_reason(space: Space, *, least_bytes: int) -> str:
     """Why snapshots wait, for people."""
     return (

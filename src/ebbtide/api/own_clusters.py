@@ -20,6 +20,7 @@ from ebbtide.backup.registration import (
 )
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.catalog.clusters import NameTaken
+from ebbtide.domain.bounds import waiting_for_space
 from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
 
 PORT_MAX = 65535
@@ -133,6 +134,7 @@ def _document(call: Call, cluster: Cluster) -> Document:
         cluster,
         head=catalog.heads.find(cluster.id),
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
+        waits_for=waiting_for_space(catalog.repository_space.find()),
         addresses=call.addresses,
     )
 

@@ -250,8 +250,14 @@ def _delivery(
 
 
 def own_cluster_document(
-    cluster: Cluster, *, head: Head | None, last_snapshot: Snapshot | None, addresses: Addresses
+    cluster: Cluster,
+    *,
+    head: Head | None,
+    last_snapshot: Snapshot | None,
+    waits_for: str = "",
+    addresses: Addresses,
 ) -> Document:
+    """`waits_for` is why no snapshot is begun now; empty: nothing holds them up."""
     return _present(
         id=cluster.id,
         groupId=cluster.group_id,
@@ -263,6 +269,7 @@ def own_cluster_document(
         created=iso_date(cluster.created),
         head=None if head is None else _head(head),
         lastSnapshot=None if last_snapshot is None else _last_snapshot(last_snapshot),
+        snapshotsWaitFor=waits_for or None,
         links=self_links(addresses.own_cluster(cluster.group_id, cluster.name)),
     )
 

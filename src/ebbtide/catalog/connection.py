@@ -84,6 +84,7 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.prune_runs.create_index([("state", ASCENDING)])
     database.leases.create_index("worker_id")
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
+    database.jobs.create_index([("kind", ASCENDING), ("state", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
     database.events.create_index([("time", ASCENDING), ("_id", ASCENDING)])
     database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

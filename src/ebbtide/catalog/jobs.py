@@ -104,11 +104,12 @@ class JobCollection:
 
     @translated
     def count_by_kind_and_state(self) -> dict[tuple[JobKind, JobState], int]:
-        """How many jobs there are of each kind in each state; none is left out but those of which there is none."""
-        groups = self._jobs.aggregate(
-            [{"$group": {"_id": {"kind": "$kind", "state": "$state"}, "count": {"$sum": 1}}}]
-        )
-        return {(JobKind(g["_id"]["kind"]), JobState(g["_id"]["state"])): int(g["count"]) for g in groups}
+        """How many jobs there are of each kind in each state, 0 included."""
+        return {
+            (kind, state): self._jobs.count_documents({"kind": kind.value, "state": state.value})
+            for kind in JobKind
+            for state in JobState
+        }
 
     @translated
     def request_cancel(self, job_id: str) -> Job | None:

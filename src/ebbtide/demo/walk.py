@@ -40,6 +40,7 @@ Document = dict[str, Any]
 
 CLUSTER_NAME = "demo"
 WORKLOAD_SCALE = 3.0
+MIN_FREE_BYTES = 256 * 1024**2
 WRITES_PER_SECOND = 10.0
 SERVE_READY_SECONDS = 90.0
 SERVE_STOP_SECONDS = 25.0
@@ -155,7 +156,12 @@ class Walk:
         command = ["serve", "--data", str(self._data), "--listen", listen, "--mongod", str(self._binary)]
         with self._timed(f"starting Ebbtide: ebbtide serve --data {self._data} --listen {listen}"):
             log = self._stack.enter_context((self._place.work / "serve.log").open("wb"))
-            environment = {**os.environ, "EBBTIDE_LOG_FORMAT": os.environ.get("EBBTIDE_LOG_FORMAT", "json")}
+            environment = {
+                # It checked for what it needs; a share of a large disk is more than that.
+                "EBBTIDE_REPOSITORY_MIN_FREE_BYTES": str(MIN_FREE_BYTES),
+                "EBBTIDE_LOG_FORMAT": "json",
+                **os.environ,
+            }
             process = subprocess.Popen(
                 [sys.executable, "-m", "ebbtide", *command],
                 stdin=subprocess.DEVNULL,

@@ -11,6 +11,8 @@ from ebbtide.repository.repository import Repository
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
 from ebbtide.storage.directory import DirectoryStorage
+from ebbtide.storage.protocol import Storage
+from ebbtide.storage.throttled import RateLimit, ThrottledStorage
 from ebbtide.worker.worker import Worker, stop_on_signals
 
 CATALOG_SECONDS = 10.0
@@ -31,7 +33,7 @@ def run_worker(directory: DataDirectory, settings: Settings) -> None:
             catalog=catalog,
             service_key=ServiceKey.load_or_create(directory.service_key_file(settings)),
             clock=SystemClock(),
-            repository=Repository.open(DirectoryStorage(directory.repository(settings))),
+            repository=Repository.open(_open_storage(directory, settings)),
             worker_id=new_id(),
         )
         worker = Worker(context)
@@ -39,3 +41,10 @@ def run_worker(directory: DataDirectory, settings: Settings) -> None:
         worker.run()
     finally:
         catalog.close()
+
+
+def _open_storage(directory: DataDirectory, settings: Settings) -> Storage:
+    """The repository's storage, written to no faster than the settings allow."""
+    storage = DirectoryStorage(directory.repository(settings))
+    rate = settings.number("repository.write_bytes_per_second")
+    return ThrottledStorage(storage, writes=RateLimit(rate, SystemClock())) if rate else storage

@@ -36,6 +36,7 @@ from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
 from ebbtide.worker.housekeeping import Housekeeping
+from ebbtide.worker.watcher import Watcher
 
 LOOK_SECONDS = 0.5
 TIDY_SECONDS = 5.0
@@ -60,6 +61,7 @@ class Worker:
         self._jobs: dict[str, threading.Thread] = {}
         self._tidied_at = float("-inf")
         self._housekeeping = Housekeeping(context)
+        self._watcher = Watcher(context)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -68,6 +70,7 @@ class Worker:
         """Work until `stop`; the catalog may come and go meanwhile."""
         _log.info("worker.started", worker_id=self._id)
         threading.Thread(target=self._let_go_of_dead_catalog, name="catalog", daemon=True).start()
+        self._watcher.start()
         while not self._stopping.is_set():
             try:
                 self._look()
@@ -110,7 +113,7 @@ class Worker:
             if claimed is None or cluster.id in self._keepers:
                 continue
             keeper = HeadKeeper(cluster.id, self._context)
-            thread = threading.Thread(target=keeper.run, name=f"head {cluster.name}")
+            thread = threading.Thread(target=_keep, args=(keeper,), name=f"head {cluster.name}")
             self._keepers[cluster.id] = (keeper, thread)
             thread.start()
 
@@ -119,12 +122,14 @@ class Worker:
     def _claim(self) -> Job | None:
         now = self._clock.now()
         ready = [cluster_id for cluster_id, (keeper, _) in self._keepers.items() if keeper.is_ready]
+        if self._watcher.is_space_low:
+            ready = []
         return self._catalog.jobs.claim(
             worker_id=self._id, now=now, until=now + LEASE, snapshot_cluster_ids=ready
         )
 
     def _work(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(job_id=job.id)
+        structlog.contextvars.bind_contextvars(job_id=job.id, cluster_id=job.cluster_id)
         run = JobRun(
             job, catalog=self._catalog, clock=self._clock, worker_id=self._id, stopping=self._stopping
         )
@@ -234,6 +239,7 @@ class Worker:
         deadline = self._clock.monotonic() + JOBS_STOP_SECONDS
         for thread in self._jobs.values():
             thread.join(max(0.0, deadline - self._clock.monotonic()))
+        self._watcher.stop()
         self._housekeeping.stop(seconds=max(1.0, deadline - self._clock.monotonic()))
         keepers = list(self._keepers.values())
         for keeper, _ in keepers:
@@ -250,6 +256,12 @@ class Worker:
             self._catalog.workers.delete(self._id)
         except EbbtideError as error:
             _log.warning("worker.leases_not_released", message=str(error))
+
+
+def _keep(keeper: HeadKeeper) -> None:
+    """A keeper's thread; each line that it logs names the cluster."""
+    structlog.contextvars.bind_contextvars(cluster_id=keeper.cluster_id)
+    keeper.run()
 
 
 def stop_on_signals(worker: Worker) -> None:

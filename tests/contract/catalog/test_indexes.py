@@ -1,6 +1,7 @@
 """Every query that the catalog makes is answered by an index: as the server itself explains it."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,10 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
+from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access import AccessEntry
+from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.job import JobState
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -22,6 +25,17 @@ Document = dict[str, Any]
 
 # Not a query: the caller wants every document, and there are few.
 WHOLE_COLLECTIONS = {"heads", "workers"}
+
+
+SPACE = RepositorySpace(
+    id=REPOSITORY_SPACE_ID,
+    free_bytes=1,
+    total_bytes=2,
+    least_free_bytes=1,
+    is_low=False,
+    since=datetime(2026, 1, 1, tzinfo=UTC),
+    updated=datetime(2026, 1, 1, tzinfo=UTC),
+)
 
 
 class _Recorder(CommandListener):
@@ -116,6 +130,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.transfers.delete(transfer.id)
     catalog.jobs.enqueue(job)
     catalog.jobs.find(job.id)
+    catalog.jobs.count_by_kind_and_state()
+    catalog.jobs.note_waiting(job.kind, "no space")
     catalog.jobs.is_running(job.kind, cluster.id)
     catalog.jobs.claim(worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id])
     catalog.jobs.heartbeat(job.id, worker_id="w", until=until)
@@ -129,6 +145,12 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.events.page(make.group_id, cluster_id=cluster.id, skip=0, limit=10)
     catalog.events.count(make.group_id, cluster_id=None)
     catalog.events.count(make.group_id, cluster_id=cluster.id)
+    catalog.events.list_after(now, "", until=until, limit=10)
+    catalog.repository_space.observe(SPACE)
+    catalog.repository_space.record_used(1, now=now)
+    catalog.repository_space.find()
+    catalog.webhook_cursors.put(WebhookCursor(id="w", time=now, event_id="e"))
+    catalog.webhook_cursors.find("w")
     catalog.workers.put(WorkerRecord(id="w", boot_id="b", pid=1, start_ticks=1, heartbeat=now))
     catalog.workers.list_all()
     catalog.workers.delete("w")
@@ -195,7 +217,8 @@ def test_every_method_of_every_collection_is_used_here() -> None:
     catalog = Catalog(MongoClient(connect=False))
     try:
         for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "transfers",
-                     "jobs", "events", "workers", "schedules", "leases", "prune_runs"):  # fmt: skip
+                     "jobs", "events", "workers", "schedules", "leases", "prune_runs",
+                     "repository_space", "webhook_cursors"):  # fmt: skip
             methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}
             assert set() == methods - used, name
     finally:

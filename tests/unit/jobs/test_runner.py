@@ -13,7 +13,7 @@ from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.job import ATTEMPTS_MAX, RETRY_DELAY_FIRST, Job, JobKind, JobState
 from ebbtide.errors import EbbtideError, IntegrityError, LeaseLost, StorageFull, Unreachable
 from ebbtide.jobs import runner
-from ebbtide.jobs.runner import Ending, JobRun, Step, WorkerStopping, run_job
+from ebbtide.jobs.runner import PAUSE, Ending, JobPaused, JobRun, Step, WorkerStopping, run_job
 
 HOUR = timedelta(hours=1)
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -226,6 +226,17 @@ def test_a_stopping_worker_gives_the_job_back_without_counting_the_attempt() -> 
     assert ran.calls == ["always"]
     with pytest.raises(WorkerStopping):
         ran.run.check()
+
+
+def test_a_paused_job_waits_however_long_and_its_failures_begin_anew() -> None:
+    long_failing = replace(CLAIMED, failures=5, first_failed=LONG_AGO)
+    ran = Ran(long_failing)
+    job = ran.through(failing(JobPaused("no space")))
+    assert (job.state, job.error) == (JobState.QUEUED, "no space")
+    # The number of failures names what an attempt writes, so it only grows.
+    assert (job.failures, job.first_failed, job.attempts) == (6, None, 0)
+    assert job.not_before >= SystemClock().now() + PAUSE - timedelta(seconds=1)
+    assert ran.calls == ["always"]
 
 
 def test_a_job_that_ends_its_workers_is_given_up() -> None:

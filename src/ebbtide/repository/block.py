@@ -5,8 +5,8 @@ replica set the chance of any collision is about 2⁻⁴⁹, and blocks are only
 is stored as one gzip member, so that stored blocks put end to end are a gzip stream: downloads are made of
 them as they are.
 
-The stored form may differ between machines (the compressor picks its code by processor), the identity never
-does.
+The stored form of a block may differ between machines (the compressor picks its code by processor), and rarely
+between two calls (isal finds other matches when its memory held something else before); the identity never does.
 """
 
 from blake3 import blake3
@@ -20,6 +20,9 @@ BLOCK_BYTES = 65536
 
 BLOCK_ID_BYTES = 16
 
+STORED_EXCESS_MAX = 1024
+"""By how many bytes a stored block may be longer than its plain bytes; gzip adds under 100."""
+
 STORED_BYTES_MAX = 2 * BLOCK_BYTES
 """No stored block is longer: gzip adds under 100 bytes to what cannot be compressed."""
 
@@ -30,7 +33,7 @@ def block_id(plain: Buffer) -> bytes:
 
 
 def encode_block(plain: Buffer) -> bytes:
-    """One gzip member, without name or time, so that equal blocks give equal bytes on one machine."""
+    """One gzip member, without name or time."""
     return compress_member(plain)
 
 

@@ -19,7 +19,7 @@ _TRAILER = struct.Struct("<II")
 
 
 def compress_member(plain: Buffer, *, level: int = 1) -> bytes:
-    """One compressed member, without name or time: equal input gives equal bytes on one machine."""
+    """One compressed member, without name or time; equal input gives equal bytes nearly always, never surely."""
     return isal_zlib.compress(plain, level, wbits=_WBITS)
 
 

@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from ebbtide.domain.ids import SnapshotId, is_id
 from ebbtide.errors import IntegrityError
+from ebbtide.repository.gzip_member import Buffer
 
 PACK_BYTES_TARGET = 32 * 1024 * 1024
 """A pack is closed once it has this many bytes: few objects, yet little to read again when one is
@@ -66,10 +67,10 @@ def pack_header(pack_id: str) -> bytes:
     return _HEADER.pack(MAGIC, VERSION, FLAGS_PLAIN_GZIP, len(encoded)) + encoded
 
 
-def pack_chunks(pack_id: str, blocks: Iterable[bytes]) -> Iterator[bytes]:
+def pack_chunks(pack_id: str, blocks: Iterable[Buffer]) -> Iterator[bytes]:
     """The bytes of a pack, streamed in pieces of about 1 MiB: header, the stored blocks as they come,
     trailer."""
-    gathered = [pack_header(pack_id)]
+    gathered: list[Buffer] = [pack_header(pack_id)]
     gathered_bytes = len(gathered[0])
     hasher = blake3()
     total = _TRAILER.size

@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.errors import IntegrityError, ObjectNotFound, SnapshotUnusable
-from ebbtide.repository.block import BLOCK_BYTES, block_count, block_id, encode_block, stored_crc
+from ebbtide.repository.block import BLOCK_BYTES
+from ebbtide.repository.compressor import Compressor, CompressorLost, Compressors
+from ebbtide.repository.compressor_program import PieceInHand, read_into
+from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, FileStat, Stretch
 from ebbtide.repository.recipe import STRETCH_BYTES, BlockPlace
 from ebbtide.repository.repository import ReplicaSetStore
@@ -30,6 +33,9 @@ UNIT_BYTES = 4 * 1024 * 1024
 
 UNIT_PIECES_MAX = 64
 """Small files of one unit: enough to make the hand-over to a thread cheap."""
+
+COMPRESSOR_PIECE_BYTES_MIN = 512 * 1024
+"""A smaller piece is done before another process has been asked."""
 
 INDEXED_BLOCKS_MAX = 32 * 1024
 """32,768 blocks are the first 2 GiB of the parent's file, and about 10 MB of memory."""
@@ -84,7 +90,7 @@ class ReadBlock(NamedTuple):
 
     id: bytes
     place: BlockPlace | None
-    stored: bytes
+    stored: Buffer
     crc: int
 
 
@@ -185,47 +191,42 @@ def iter_units(files: Iterable[ReadFile]) -> Iterator[list[Piece]]:
         yield unit
 
 
-def read_unit(unit: list[Piece]) -> list[tuple[Piece, list[ReadBlock] | None]]:
+def read_unit(unit: list[Piece], compressors: Compressors) -> list[tuple[Piece, list[ReadBlock] | None]]:
     """The blocks of each piece; None where the file is gone or too short. Runs in a worker thread."""
-    return [(piece, _read_piece(piece)) for piece in unit]
+    return [(piece, _read_piece(piece, compressors)) for piece in unit]
 
 
-def _read_piece(piece: Piece) -> list[ReadBlock] | None:
-    data = _read_file_range(piece)
-    if data is None:
-        return None
+def _read_piece(piece: Piece, compressors: Compressors) -> list[ReadBlock] | None:
+    path = piece.file.source.absolute
+    if piece.length >= COMPRESSOR_PIECE_BYTES_MIN:
+        try:
+            with compressors.borrow() as compressor:
+                if compressor is not None:
+                    read = compressor.read(path, offset=piece.offset, length=piece.length)
+                    return None if read is None else _take_blocks(piece, read)
+        except CompressorLost:
+            pass  # once more, in this thread, which also tells best what is wrong with the file
+    buffer = bytearray(piece.length)
+    try:
+        if not read_into(path, memoryview(buffer), offset=piece.offset):
+            return None
+    except OSError as error:
+        raise SnapshotUnusable(f"{path} cannot be read: {error.strerror}") from error
+    return _take_blocks(piece, PieceInHand(memoryview(buffer)))
+
+
+def _take_blocks(piece: Piece, read: PieceInHand | Compressor) -> list[ReadBlock]:
+    """Look up the blocks of a piece that was read, and compress those that are not stored yet."""
     stretch_index, stretch_offset = divmod(piece.offset, STRETCH_BYTES)
     same_place = piece.file.parent_blocks(stretch_index)
     known = piece.file.known
     first_block = stretch_offset // BLOCK_BYTES
-    view = memoryview(data)
-    blocks = []
-    for index in range(block_count(piece.length)):
-        plain = view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
-        identity = block_id(plain)
+    places: list[BlockPlace | None] = []
+    for index, identity in enumerate(read.ids):
         parent_id, place = same_place.get(first_block + index, (b"", None))
-        if parent_id != identity:
-            place = known.get(identity)
-        stored = encode_block(plain) if place is None else b""
-        blocks.append(ReadBlock(identity, place, stored, stored_crc(stored)))
-    return blocks
-
-
-def _read_file_range(piece: Piece) -> bytes | None:
-    """The bytes of a piece, or None if the file is not there or ends before."""
-    path = piece.file.source.absolute
-    try:
-        with open(path, "rb", buffering=0) as file:
-            file.seek(piece.offset)
-            parts = []
-            missing = piece.length
-            while missing and (part := file.read(missing)):
-                parts.append(part)
-                missing -= len(part)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SnapshotUnusable(f"{path} cannot be read: {error.strerror}") from error
-    if missing:
-        return None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        places.append(place if parent_id == identity else known.get(identity))
+    stored = iter(read.compress([index for index, place in enumerate(places) if place is None]))
+    return [
+        ReadBlock(identity, place, *((b"", 0) if place is not None else next(stored)))
+        for identity, place in zip(read.ids, places, strict=True)
+    ]

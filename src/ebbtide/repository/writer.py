@@ -1,11 +1,11 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
-Worker threads (`source`) read, hash and compress units of a few MiB; the calling thread takes their results
-in file order, decides where each block is and fills one pack after another; another thread hands full ones to
-the storage. Only the calling thread places blocks, so the same files and the same parent always give the same
+Worker threads (`source`), each with a process beside it where there is much to read (`compressor`), read,
+hash and compress units of a few MiB; the calling thread takes their results in file order, decides where each
+block is and fills one pack after another; other threads hand full ones to the storage. Only the calling thread places blocks, so the same files and the same parent always give the same
 recipes.
 
-Bounds: two packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of
+Bounds: three packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of
 recipes wait for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2
 GiB of the parent's file, then its own): beyond that only "same place" finds a block again. No other file's
 hashes are in memory, but for the few small files of the units under way.
@@ -25,6 +25,8 @@ from ebbtide import crash_points
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.errors import InvalidInput, Refused, SnapshotUnusable
+from ebbtide.repository.compressor import Compressors
+from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, Manifest, ManifestKind, Stretch, check_paths
 from ebbtide.repository.pack import PACK_BYTES_TARGET, make_pack_id, pack_chunks, pack_header
 from ebbtide.repository.reader import map_ordered
@@ -37,7 +39,7 @@ from ebbtide.repository.recipe import (
     recipe_hash,
 )
 from ebbtide.repository.repository import ReplicaSetStore
-from ebbtide.repository.source import Piece, ReadBlock, ReadFile, iter_units, read_unit
+from ebbtide.repository.source import UNIT_BYTES, Piece, ReadBlock, ReadFile, iter_units, read_unit
 
 # What callers of `store_files` need is importable from here too.
 from ebbtide.repository.source import SourceFile as SourceFile
@@ -47,9 +49,12 @@ from ebbtide.repository.source import stat_file as stat_file
 WINDOW_UNITS_PER_THREAD = 4
 """Units under way per thread: they bridge the time in which a finished pack is made durable."""
 
-PACKS_UNDER_WAY_MAX = 1
-"""Finished packs being made durable while the next one fills, so two are in memory; a second one gained
-nothing."""
+PACKS_UNDER_WAY_MAX = 2
+"""Finished packs being made durable while the next one fills, so three are in memory: one alone keeps the
+compressors waiting, a third one gained nothing."""
+
+COMPRESSORS_FROM_BYTES = 256 * 1024 * 1024
+"""So much to read is worth the start of other processes (0.2 s of a processor each) and their 30 MB each."""
 
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
 
@@ -94,7 +99,7 @@ def store_files(
     `before_read` is called in worker threads with the number of bytes that one is about to read, and may wait or raise.
     Reports one phase, `store`, in plain bytes. Raises SnapshotUnusable naming a file that vanished, shrank or
     cannot be read; StorageFull and StorageError of the storage; whatever `check_cancelled` raises. After an
-    error no thread of it runs any more.
+    error no thread or process of it runs any more.
     """
     try:
         check_paths(source.path for source in sources)
@@ -105,23 +110,41 @@ def store_files(
     progress.phase("store", total=sum(source.stat.size_bytes for source in sources), unit="bytes")
     writing = _Writing(store, snapshot_id, attempt, progress, pack_bytes)
     to_read = writing.iter_files_to_read(sources, parent=parent, full_read=full_read)
-    units = map_ordered(
-        read_unit if before_read is None else partial(_read_when_allowed, before_read),
-        iter_units(to_read),
-        threads=threads,
-        window=threads * WINDOW_UNITS_PER_THREAD,
-        check_cancelled=check_cancelled,
-    )
-    with closing(units):
-        writing.store(units)
+    to_be_read = bytes_to_read(sources, parent=parent, full_read=full_read)
+    helpers = threads if to_be_read >= COMPRESSORS_FROM_BYTES else 0
+    with Compressors(helpers, piece_bytes=UNIT_BYTES) as compressors:
+        units = map_ordered(
+            partial(_read_when_allowed, before_read, compressors),
+            iter_units(to_read),
+            threads=threads,
+            window=threads * WINDOW_UNITS_PER_THREAD,
+            check_cancelled=check_cancelled,
+        )
+        with closing(units):
+            writing.store(units)
     return writing.result(sources)
 
 
+def bytes_to_read(sources: Sequence[SourceFile], *, parent: Manifest | None, full_read: bool) -> int:
+    """How many plain bytes a snapshot of these files has to read."""
+    known = {entry.path: entry for entry in parent.files} if parent is not None else {}
+    return sum(
+        source.stat.size_bytes
+        for source in sources
+        if full_read or not _seems_unchanged(source, known.get(source.path))
+    )
+
+
+def _seems_unchanged(source: SourceFile, entry: FileEntry | None) -> bool:
+    return entry is not None and not source.always_read and is_unchanged(now=source.stat, parent=entry.stat)
+
+
 def _read_when_allowed(
-    before_read: Callable[[int], None], unit: list[Piece]
+    before_read: Callable[[int], None] | None, compressors: Compressors, unit: list[Piece]
 ) -> list[tuple[Piece, list[ReadBlock] | None]]:
-    before_read(sum(piece.length for piece in unit))
-    return read_unit(unit)
+    if before_read is not None:
+        before_read(sum(piece.length for piece in unit))
+    return read_unit(unit, compressors)
 
 
 @dataclass
@@ -168,11 +191,7 @@ class _Writing:
         parent_id = parent.snapshot_id if parent else None
         for source in sources:
             entry = parent_entries.get(source.path)
-            seems_unchanged = (
-                entry is not None
-                and not source.always_read
-                and is_unchanged(now=source.stat, parent=entry.stat)
-            )
+            seems_unchanged = _seems_unchanged(source, entry)
             if entry is not None and seems_unchanged and not full_read:
                 self._entries[source.path] = replace(entry, stat=source.stat)
                 self._counts.files_unchanged += 1
@@ -240,7 +259,7 @@ class _Writing:
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
         self._pack_offset = len(pack_header(self._pack_id))
-        self._pack_blocks: list[bytes] = []
+        self._pack_blocks: list[Buffer] = []
 
     def _close_pack(self) -> None:
         """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier

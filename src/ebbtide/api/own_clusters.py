@@ -1,7 +1,7 @@
 """Ebbtide's own API: registering, showing and removing clusters.
 
-Contents of files are taken, never a path on the server. Passwords and keyfiles are sealed before they are stored and
-are in no answer.
+Contents of files are taken, never a path on the server. Passwords, keyfiles and certificates with their private keys
+are sealed before they are stored and are in no answer.
 """
 
 from typing import Any
@@ -31,6 +31,8 @@ _KNOWN = (
     "password",
     "authSource",
     "keyfile",
+    "tlsCa",
+    "tlsCertificate",
     "headHost",
     "headPort",
     "dryRun",
@@ -57,6 +59,8 @@ def parse_registration(values: dict[str, Any]) -> tuple[RegistrationRequest, boo
         password=fields.text("password"),
         auth_source=fields.text("authSource") or "admin",
         keyfile=fields.text("keyfile"),
+        tls_ca=fields.text("tlsCa"),
+        tls_certificate=fields.text("tlsCertificate"),
         head_host=fields.text("headHost"),
         head_port=port,
     )
@@ -95,7 +99,7 @@ def create_cluster(call: Call) -> Answer:
         )
     except NameTaken:
         raise refusal("CLUSTER_NAME_TAKEN", request.name) from None
-    return Answer(document=_document(call, cluster))
+    return cluster_answer(call, cluster)
 
 
 def _is_name_taken(call: Call, name: str) -> bool:
@@ -118,14 +122,19 @@ def list_clusters(call: Call) -> Answer:
 
 
 def get_cluster(call: Call) -> Answer:
-    return Answer(document=_document(call, call.cluster))
+    return cluster_answer(call, call.cluster)
 
 
 def delete_cluster(call: Call) -> Answer:
     """Begin to remove: the head leaves the set, the snapshots stay. Asking twice is harmless."""
     catalog = call.context.catalog
     removed = remove_cluster(call.cluster, catalog=catalog, clock=call.context.clock, actor=call.actor)
-    return Answer(document=_document(call, removed), status=202)
+    return cluster_answer(call, removed, status=202)
+
+
+def cluster_answer(call: Call, cluster: Cluster, *, status: int = 200) -> Answer:
+    """A cluster with its head and its last snapshot."""
+    return Answer(document=_document(call, cluster), status=status)
 
 
 def _document(call: Call, cluster: Cluster) -> Document:

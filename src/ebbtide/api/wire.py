@@ -266,11 +266,21 @@ def own_cluster_document(
         mongodVersion=cluster.mongod_version,
         fcv=cluster.fcv,
         state=cluster.state.value,
+        paused=cluster.is_paused or None,
         created=iso_date(cluster.created),
+        tls=None if cluster.tls_expires is None else _tls(cluster),
         head=None if head is None else _head(head),
         lastSnapshot=None if last_snapshot is None else _last_snapshot(last_snapshot),
         snapshotsWaitFor=waits_for or None,
         links=self_links(addresses.own_cluster(cluster.group_id, cluster.name)),
+    )
+
+
+def _tls(cluster: Cluster) -> Document:
+    return _present(
+        mode=cluster.tls_mode.value,
+        clusterAuthMode=cluster.cluster_auth_mode.value,
+        certificateExpires=_date_or_none(cluster.tls_expires),
     )
 
 

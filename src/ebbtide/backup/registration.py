@@ -6,8 +6,8 @@ Crash: a cluster without a head record gets one at the worker's next look.
 """
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,12 @@ from ebbtide.domain.cluster import (
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId, GroupId, new_id
 from ebbtide.domain.replica_set import (
+    ClusterAuthMode,
+    TlsMode,
     join_host_port,
     major_version,
     missing_roles,
+    split_host_port,
     unhealthy_members,
 )
 from ebbtide.errors import EbbtideError, RegistrationRefused, Unreachable
@@ -42,6 +45,14 @@ from ebbtide.events import record_event
 from ebbtide.mongod import deployment
 from ebbtide.mongod.binary import find_mongod_of, mongod_version
 from ebbtide.mongod.ports import free_port, is_bindable
+from ebbtide.mongod.tls import (
+    SubjectAttributes,
+    TlsMaterial,
+    answers_with_tls,
+    find_trouble_among_themselves,
+    membership_of,
+    read_certificate,
+)
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
 
@@ -87,8 +98,14 @@ def check_registration(
     `data_dir` is where the head's files will be. Raises InvalidInput for a request that is malformed in itself.
     """
     check_request(request)
-    facts = gather_facts(request, settings=settings, data_dir=data_dir)
     head_host = request.head_host or str(settings["head.host"])
+    facts = gather_facts(request, settings=settings, data_dir=data_dir)
+    if request.tls is not None:
+        facts = replace(
+            facts,
+            certificate=read_certificate(request.tls.certificate),
+            certificate_trouble=find_trouble_among_themselves(request.tls, head_host),
+        )
     head_port = request.head_port or _choose_port(head_host)
     existing = catalog.clusters.find_by_name(group_id, request.name)
     name_taken = existing is not None and existing.state is not ClusterState.REMOVED
@@ -116,22 +133,23 @@ def check_registration(
 
 def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: Path | None) -> Facts:
     """Ask the deployment and this machine. Read-only; never raises for what the deployment answers."""
-    credentials = request_credentials(request)
-    anonymous = deployment.connect_to_set(request.uri, None, timeout_seconds=ANSWER_SECONDS)
     try:
-        hello = deployment.run_admin(anonymous, "hello")
-        if "setName" not in hello:
-            return Facts(hello=hello)
-        build = deployment.run_admin(anonymous, "buildInfo")
+        with deployment.connect_to_set(
+            request.uri, None, tls=request.tls, timeout_seconds=ANSWER_SECONDS
+        ) as anonymous:
+            hello = deployment.run_admin(anonymous, "hello")
+            if "setName" not in hello:
+                return Facts(hello=hello)
+            build = deployment.run_admin(anonymous, "buildInfo")
     except Unreachable as error:
         return _facts_of_unreachable(request, error)
-    finally:
-        anonymous.close()
     known: dict[str, Any] = {"hello": hello, "mongod_version": str(build["version"])}
     known |= _our_version(settings, str(build["version"]))
     if data_dir is not None:
         known["free_bytes"] = shutil.disk_usage(data_dir).free
-    client = deployment.connect_to_set(request.uri, credentials, timeout_seconds=ANSWER_SECONDS)
+    client = deployment.connect_to_set(
+        request.uri, request_credentials(request), tls=request.tls, timeout_seconds=ANSWER_SECONDS
+    )
     try:
         known |= _ask_as_user(client, request)
     except (deployment.DeploymentError, Unreachable) as error:
@@ -143,17 +161,31 @@ def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: 
 
 def _facts_of_unreachable(request: RegistrationRequest, error: Unreachable) -> Facts:
     """A server that answers alone, but has no primary, is told apart from one that does not answer."""
-    first_host = deployment.first_host(request.uri)
-    client = deployment.connect_to_member(first_host, None, timeout_seconds=ALONE_SECONDS)
+    try:
+        hosts = deployment.hosts_of(request.uri)
+    except Unreachable as nowhere:
+        return Facts(unreachable=nowhere.message)
+    first_host = hosts[0]
+    client = deployment.connect_to_member(first_host, None, tls=request.tls, timeout_seconds=ALONE_SECONDS)
     try:
         hello = deployment.run_admin(client, "hello")
     except EbbtideError:
-        return Facts(unreachable=error.message)
+        return Facts(unreachable=error.message, speaks_tls=_ask_speaks_tls(hosts))
     finally:
         client.close()
     if "setName" in hello:
         return Facts(unreachable=f"{first_host} answers, but its set {hello['setName']} has no primary now")
     return Facts(hello=hello)
+
+
+def _ask_speaks_tls(hosts: Sequence[str]) -> bool | None:
+    """Whether the first of the hosts that listens at all speaks TLS."""
+    for host_port in hosts:
+        host, port = split_host_port(host_port)
+        speaks = answers_with_tls(host, port, timeout_seconds=ALONE_SECONDS)
+        if speaks is not None:
+            return speaks
+    return None
 
 
 def request_credentials(request: RegistrationRequest) -> deployment.Credentials | None:
@@ -200,7 +232,9 @@ def _ask_as_user(client: Any, request: RegistrationRequest) -> dict[str, Any]:
                 errors.append(error.message)
     if request.keyfile is not None:
         uses_keyfile = known.get("uses_keyfile", True)
-        known["keyfile_error"] = _try_keyfile(client, request.keyfile, uses_keyfile=uses_keyfile)
+        known["keyfile_error"] = _try_keyfile(client, request, request.keyfile, uses_keyfile=uses_keyfile)
+    if request.tls is not None and known.get("configuration") is not None:
+        known["memberships"] = _ask_memberships(request.tls, known["configuration"], errors)
     return {**known, "errors": tuple(errors)}
 
 
@@ -227,16 +261,42 @@ def _ask_sizes(client: Any) -> dict[str, Any]:
 
 def _ask_options(client: Any) -> dict[str, Any]:
     options = deployment.run_admin(client, "getCmdLineOpts").get("parsed", {})
+    return read_member_options(options)
+
+
+def read_member_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in a member's own options (`parsed` of getCmdLineOpts). Pure.
+
+    Before 4.2 TLS was SSL in the names of options, and still may be.
+    """
     security, net = options.get("security", {}), options.get("net", {})
+    tls = net.get("tls") or net.get("ssl") or {}
+    mode = ClusterAuthMode(security.get("clusterAuthMode", ClusterAuthMode.KEYFILE))
     return {
-        "uses_keyfile": "keyFile" in security,
-        "uses_tls": (
-            net.get("tls", {}).get("mode") == "requireTLS" or security.get("clusterAuthMode") == "x509"
-        ),
+        "uses_keyfile": "keyFile" in security and mode is not ClusterAuthMode.X509,
+        "tls_mode": TlsMode(str(tls.get("mode", TlsMode.DISABLED)).replace("SSL", "TLS")),
+        "cluster_auth_mode": mode,
+        "authorization": security.get("authorization") == "enabled",
     }
 
 
-def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
+def _ask_memberships(
+    tls: TlsMaterial, configuration: Mapping[str, Any], errors: list[str]
+) -> tuple[tuple[str, SubjectAttributes], ...]:
+    """What each member's certificate says of it; a member whose certificate does not hold becomes an error."""
+    found = []
+    for member in configuration["members"]:
+        host, port = split_host_port(member["host"])
+        try:
+            found.append(
+                (member["host"], membership_of(tls, host=host, port=port, timeout_seconds=ALONE_SECONDS))
+            )
+        except OSError as error:
+            errors.append(f"the head could not talk to {member['host']} with TLS: {error}")
+    return tuple(found)
+
+
+def _try_keyfile(client: Any, request: RegistrationRequest, keyfile: str, *, uses_keyfile: bool) -> str:
     """Empty where a member accepts the keyfile, else why not.
 
     A keyfile is the password of the internal user `__system`, so logging in with it proves it without joining.
@@ -247,7 +307,10 @@ def _try_keyfile(client: Any, keyfile: str, *, uses_keyfile: bool) -> str:
         return "the set has no primary now that could be asked whether it accepts the keyfile"
     host, port = client.primary
     member = deployment.connect_to_member(
-        join_host_port(host, port), deployment.keyfile_credentials(keyfile), timeout_seconds=ANSWER_SECONDS
+        join_host_port(host, port),
+        deployment.keyfile_credentials(keyfile),
+        tls=request.tls,
+        timeout_seconds=ANSWER_SECONDS,
     )
     try:
         deployment.run_admin(member, "connectionStatus")
@@ -265,9 +328,17 @@ def _registered_as(catalog: Catalog, configuration: Mapping[str, Any]) -> str | 
         has_head = join_host_port(cluster.head_host, cluster.head_port) in hosts
         # Before its head has joined, the members that its connection string names tell.
         same_name = cluster.replica_set_name == configuration["_id"]
-        if has_head or (same_name and hosts & set(deployment.hosts_of(cluster.uri))):
+        if has_head or (same_name and hosts & _hosts_named_by(cluster)):
             return cluster.name
     return None
+
+
+def _hosts_named_by(cluster: Cluster) -> set[str]:
+    try:
+        return set(deployment.hosts_of(cluster.uri))
+    except Unreachable:
+        # A name that DNS does not know now says nothing of a set that was reached by another.
+        return set()
 
 
 def _choose_port(head_host: str) -> int:
@@ -329,6 +400,12 @@ def register_cluster(
         head_host=report.head_host,
         head_port=report.head_port,
         oplog_bytes=report.facts.oplog_bytes,
+        tls_mode=report.facts.tls_mode,
+        cluster_auth_mode=report.facts.cluster_auth_mode,
+        authorization=report.facts.authorization,
+        tls_ca=request.tls_ca,
+        tls_certificate=sealed(request.tls_certificate),
+        tls_expires=None if report.facts.certificate is None else report.facts.certificate.not_after,
     )
     catalog.clusters.insert(cluster)
     reach("cluster.recorded")

@@ -6,12 +6,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX
+from ebbtide.domain.head import CERTIFICATE_WARN
 from ebbtide.domain.replica_set import (
     MEMBERS_MAX,
     ROLES_NEEDED,
+    ClusterAuthMode,
+    TlsMode,
     join_host_port,
     major_version,
     missing_roles,
@@ -20,6 +24,13 @@ from ebbtide.domain.replica_set import (
 from ebbtide.domain.server_version import Support, support_of, supported_versions
 from ebbtide.errors import InvalidInput
 from ebbtide.mongod import deployment
+from ebbtide.mongod.tls import (
+    CertificateFacts,
+    SubjectAttributes,
+    TlsMaterial,
+    read_material,
+    show_membership,
+)
 
 _KEYFILE = re.compile(r"[A-Za-z0-9+/=]{6,1024}")
 
@@ -31,7 +42,10 @@ HEAD_EXTRA_MEMORY_BYTES = 250 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class RegistrationRequest:
-    """What a user asks for. `keyfile` is the file's contents. Secrets are kept out of `repr`."""
+    """What a user asks for. `keyfile` is the file's contents, `tls_*` are PEM texts, the certificate with its key.
+
+    Secrets are kept out of `repr`.
+    """
 
     name: str
     uri: str
@@ -39,8 +53,16 @@ class RegistrationRequest:
     password: str | None = field(default=None, repr=False)
     auth_source: str = "admin"
     keyfile: str | None = field(default=None, repr=False)
+    tls_ca: str | None = field(default=None, repr=False)
+    tls_certificate: str | None = field(default=None, repr=False)
     head_host: str | None = None
     head_port: int | None = None
+
+    @property
+    def tls(self) -> TlsMaterial | None:
+        if self.tls_ca is None or self.tls_certificate is None:
+            return None
+        return TlsMaterial(ca=self.tls_ca, certificate=self.tls_certificate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +77,11 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the deployment and this machine answered. None: it could not be asked."""
+    """What the deployment and this machine answered. None: it could not be asked.
+
+    `speaks_tls` is asked where nothing else was answered. `certificate` is what was given for the head,
+    `certificate_trouble` why OpenSSL would not have it, `memberships` what members' certificates say of them.
+    """
 
     hello: Mapping[str, Any] | None = None
     unreachable: str = ""
@@ -68,7 +94,14 @@ class Facts:
     configuration: Mapping[str, Any] | None = None
     unhealthy: tuple[str, ...] = ()
     uses_keyfile: bool = False
-    uses_tls: bool = False
+    tls_mode: TlsMode = TlsMode.DISABLED
+    cluster_auth_mode: ClusterAuthMode = ClusterAuthMode.KEYFILE
+    authorization: bool = False
+    speaks_tls: bool | None = None
+    certificate: CertificateFacts | None = None
+    certificate_trouble: str = ""
+    memberships: tuple[tuple[str, SubjectAttributes], ...] = ()
+    asked: datetime = field(default_factory=lambda: datetime.now(UTC))
     keyfile_error: str | None = None
     data_bytes: int = 0
     oplog_bytes: int = 0
@@ -94,6 +127,14 @@ def check_request(request: RegistrationRequest) -> None:
     # Before it reaches a mongod, which quotes the text of a bad keyfile in its log.
     if request.keyfile is not None and not _KEYFILE.fullmatch("".join(request.keyfile.split())):
         raise InvalidInput("keyfile", expected="the contents of a keyfile: 6 to 1024 base64 characters")
+    if (request.tls_ca is None) != (request.tls_certificate is None):
+        lacking = "tlsCertificate" if request.tls_certificate is None else "tlsCa"
+        raise InvalidInput(
+            lacking,
+            expected="an authority and the head's certificate together, or neither (--tls-ca FILE --tls-certificate FILE)",
+        )
+    if request.tls is not None:
+        read_material(ca=request.tls.ca, certificate=request.tls.certificate)
 
 
 def head_disk_bytes(facts: Facts) -> int:
@@ -126,8 +167,11 @@ def judge(
         )
     ]
     if facts.hello is None:
-        fix = "is mongod running there, and may this machine reach it?"
-        checks.append(Check(name="reachable", ok=False, what=facts.unreachable, fix=fix))
+        checks.append(_judge_silence(facts, request, head_host))
+        if facts.certificate is not None:
+            # A server that does not like what it is shown hangs up without a word.
+            certificate = _judge_certificate(facts, facts.certificate, head_host)
+            checks += [] if certificate.ok else [certificate]
         return tuple(checks)
     checks.append(Check(name="reachable", ok=True, what="the deployment answers"))
     checks.append(_judge_topology(facts.hello))
@@ -146,7 +190,8 @@ def judge(
     if address_problem is not None:
         what, fix = address_problem
         checks.append(Check(name="head's port", ok=False, what=what, fix=fix))
-    checks += [*_judge_authentication(facts, request), _judge_disk(facts)]
+    checks += _judge_tls(facts, request, head_host)
+    checks += [*_judge_keyfile(facts, request), _judge_disk(facts)]
     if registered_as is not None:
         fix = "one head per set is enough: use that cluster"
         checks.append(
@@ -154,6 +199,24 @@ def judge(
         )
     checks += [Check(name="asked", ok=False, what=error) for error in facts.errors]
     return tuple(checks)
+
+
+def _judge_silence(facts: Facts, request: RegistrationRequest, head_host: str) -> Check:
+    """Nobody answered: because of TLS, or because nobody is there."""
+    if request.tls is None and facts.speaks_tls:
+        what = "the deployment answers with TLS only, and no certificate was given"
+        return Check(name="TLS", ok=False, what=what, fix=_certificate_needed(facts, head_host))
+    if request.tls is not None and facts.speaks_tls is False:
+        what = "the deployment does not use TLS, and a certificate was given"
+        return Check(name="TLS", ok=False, what=what, fix="leave out --tls-ca and --tls-certificate")
+    if "CERTIFICATE_VERIFY_FAILED" in facts.unreachable:
+        fix = (
+            "--tls-ca must have the authority that signed the members' certificates, and these must name the hosts "
+            "by which the connection string and the set's configuration call them"
+        )
+        return Check(name="TLS", ok=False, what=facts.unreachable, fix=fix)
+    fix = "is mongod running there, and may this machine reach it?"
+    return Check(name="reachable", ok=False, what=facts.unreachable, fix=fix)
 
 
 def _judge_topology(hello: Mapping[str, Any]) -> Check:
@@ -281,11 +344,81 @@ def _judge_members(
     return checks
 
 
-def _judge_authentication(facts: Facts, request: RegistrationRequest) -> list[Check]:
+def _certificate_needed(facts: Facts, head_host: str) -> str:
+    subject = ""
+    if facts.cluster_auth_mode.uses_certificates:
+        subject = ", whose subject has the members' O, OU and DC"
+    return (
+        "give --tls-ca FILE, the authority that signed the members' certificates, and --tls-certificate FILE, a "
+        f"certificate for the head with its private key (PEM) that names {head_host} in its subjectAltName and is for "
+        f"servers and for clients{subject}"
+    )
+
+
+def _judge_tls(facts: Facts, request: RegistrationRequest, head_host: str) -> list[Check]:
+    is_needed = facts.tls_mode.is_used_between_members or facts.cluster_auth_mode.uses_certificates
+    if facts.certificate is None or request.tls is None:
+        if not is_needed:
+            return []
+        what = f"the set's members use TLS among each other ({facts.tls_mode.value})"
+        return [Check(name="TLS", ok=False, what=what, fix=_certificate_needed(facts, head_host))]
+    checks = [_judge_certificate(facts, facts.certificate, head_host)]
+    if facts.cluster_auth_mode.uses_certificates:
+        checks.append(_judge_membership(facts, facts.certificate))
+    return checks
+
+
+def _judge_certificate(facts: Facts, certificate: CertificateFacts, head_host: str) -> Check:
+    """The first thing that is wrong with the head's certificate."""
+    ends = f"{certificate.not_after:%Y-%m-%d}"
+    names = ", ".join(certificate.names) or "nothing"
+    wrong: list[tuple[bool, str, str]] = [
+        (
+            not certificate.covers(head_host),
+            f"the head's certificate names {names}, and not {head_host}, where members look for the head",
+            f"have one issued with {head_host} in its subjectAltName, or give a --head-host that it names",
+        ),
+        (
+            certificate.not_after <= facts.asked,
+            f"the head's certificate ended at {ends}",
+            "have a new one issued",
+        ),
+        (
+            not certificate.for_both_sides,
+            "the head's certificate is not for servers and clients both, and a member is either",
+            "have one issued whose extendedKeyUsage has serverAuth and clientAuth, or that has none",
+        ),
+        (
+            bool(facts.certificate_trouble),
+            f"the head's certificate does not stand the test: {facts.certificate_trouble}",
+            "it must be signed by an authority in --tls-ca; certificates in between belong after it into its file",
+        ),
+    ]
+    for is_wrong, what, fix in wrong:
+        if is_wrong:
+            return Check(name="head's certificate", ok=False, what=what, fix=fix)
+    soon = ", which is soon" if certificate.not_after - facts.asked < CERTIFICATE_WARN else ""
+    what = f"the head's certificate names {head_host} and is good until {ends}{soon}"
+    return Check(name="head's certificate", ok=True, what=what)
+
+
+def _judge_membership(facts: Facts, certificate: CertificateFacts) -> Check:
+    """Members that know each other by certificates compare O, OU and DC: all of them, and there must be some."""
+    name, own = "head's membership", certificate.membership
+    others = [(host, found) for host, found in facts.memberships if found != own]
+    if own and not others:
+        return Check(name=name, ok=True, what=f"members are {show_membership(own)}, and so is the head")
+    host, wanted = others[0] if others else ("the set", own)
+    return Check(
+        name=name,
+        ok=False,
+        what=f"{host} is {show_membership(wanted)}, and the head's certificate says {show_membership(own)}",
+        fix="have one issued whose subject has the very O, OU and DC of the members' certificates",
+    )
+
+
+def _judge_keyfile(facts: Facts, request: RegistrationRequest) -> list[Check]:
     checks = []
-    if facts.uses_tls:
-        fix = "this version of Ebbtide runs heads without TLS only"
-        checks.append(Check(name="TLS", ok=False, what="the set requires TLS between its members", fix=fix))
     if facts.uses_keyfile and request.keyfile is None:
         fix = "give the set's keyfile (--keyfile FILE): without it the head may not join"
         checks.append(

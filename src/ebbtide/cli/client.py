@@ -143,6 +143,10 @@ class EbbtideClient:
     def remove_cluster(self, group_id: str, cluster: str) -> Document:
         return self._document("DELETE", _cluster(group_id, cluster))
 
+    def ask_head(self, group_id: str, cluster: str, what: str, body: Document | None = None) -> Document:
+        """`rejoin`, `detach`, `pause`, `resume` or `certificate`: a worker does it soon after."""
+        return self._document("POST", f"{_cluster(group_id, cluster)}/{what}", body=body or {})
+
     # Snapshots
 
     def list_snapshots(self, group_id: str, cluster: str, *, deleted: bool = False) -> list[Document]:

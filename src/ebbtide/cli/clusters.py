@@ -12,12 +12,14 @@ from typing import Annotated, Any
 
 import typer
 
+from ebbtide.cli import heads
 from ebbtide.cli.client import ApiRefusal, Document
 from ebbtide.cli.exit_codes import Interrupted
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.render.progress import ProgressView
 from ebbtide.cli.render.quantities import human_bytes
+from ebbtide.cli.secret_files import read_secret_file
 from ebbtide.cli.session import (
     ClusterArgument,
     GroupOption,
@@ -27,9 +29,6 @@ from ebbtide.cli.session import (
     open_session,
 )
 from ebbtide.errors import HeadUnavailable, InvalidInput, Refused, RegistrationRefused
-
-SECRET_FILE_BYTES_MAX = 64 * 1024
-"""Far more than any password or keyfile (mongod takes 1 kB): a wrong path shall not send a whole disk."""
 
 _AUTHORITY = re.compile(r"mongodb(?:\+srv)?://(?P<rest>[^?]*)", re.IGNORECASE)
 
@@ -46,6 +45,7 @@ def register(app: typer.Typer) -> None:
     commands.command(name="show", epilog=_SHOW_EXAMPLES)(show)
     commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
     commands.command(name="remove", epilog=_REMOVE_EXAMPLES)(remove)
+    heads.register(commands)
     app.add_typer(commands)
 
 
@@ -55,6 +55,8 @@ Examples:
   ebbtide clusters add shop --uri 'mongodb://db1:27017/?replicaSet=rs0' \\
       --username ebbtide --password-file ./password --keyfile /etc/mongodb/keyfile
   ebbtide clusters add shop --uri mongodb://db1 --head-host backup.internal --head-port 27117
+  ebbtide clusters add shop --uri mongodb+srv://shop.internal --username ebbtide --password-file ./password \\
+      --tls-ca ./ca.pem --tls-certificate ./head.pem --head-host backup.internal
 """
 
 
@@ -77,6 +79,22 @@ def add(
         Path | None,
         typer.Option(
             "--keyfile", metavar="FILE", help="The set's keyfile, where it uses one; its contents are sent."
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="The authority of the members' certificates, where the set uses TLS.",
+        ),
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-certificate",
+            metavar="FILE",
+            help="The head's own certificate with its private key, PEM; its contents are sent.",
         ),
     ] = None,
     head_host: Annotated[
@@ -104,6 +122,10 @@ def add(
         password=read_password(username=username, password_file=password_file),
         auth_source=auth_source,
         keyfile=None if keyfile is None else read_secret_file(str(keyfile), "--keyfile"),
+        tls_ca=None if tls_ca is None else read_secret_file(str(tls_ca), "--tls-ca"),
+        tls_certificate=(
+            None if tls_certificate is None else read_secret_file(str(tls_certificate), "--tls-certificate")
+        ),
         head_host=head_host,
         head_port=head_port,
     )
@@ -213,17 +235,22 @@ _REMOVE_EXAMPLES = """\b
 Examples:
   ebbtide clusters remove shop
   ebbtide clusters remove shop --yes
+  ebbtide clusters remove shop --force      # the set is lost: as `detach --force`
 """
 
 
 def remove(
     name: ClusterArgument,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: heads.ForceOption = False,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
     """Stop backing up a cluster: its head leaves the set, its snapshots stay."""
+    if force:
+        heads.detach(name, force=True, yes=yes, output=output, profile=profile, group=group)
+        return
     with open_session(profile, group, output) as session:
         cluster = session.client.get_cluster(session.group_id, name)
         if not yes:
@@ -270,29 +297,12 @@ def read_password(*, username: str | None, password_file: str | None) -> str | N
     return password
 
 
-def read_secret_file(path: str, option: str) -> str:
-    """The text of a small file, or of standard input for `-`. Its contents are never in an error."""
-    try:
-        if path == "-":
-            raw = sys.stdin.buffer.read(SECRET_FILE_BYTES_MAX + 1)
-        else:
-            with Path(path).open("rb") as file:
-                raw = file.read(SECRET_FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidInput(option, expected=f"a readable file ({error.strerror})", got=path) from error
-    if len(raw) > SECRET_FILE_BYTES_MAX:
-        raise InvalidInput(option, expected=f"a file of {SECRET_FILE_BYTES_MAX} bytes at most", got=path)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        # Not chained: the cause would quote the bytes.
-        raise InvalidInput(option, expected="a text file", got=path) from None
-
-
 def build_registration(**fields: Any) -> Document:
     """The body of a registration; what was not given is left out."""
     wire = {
         "auth_source": "authSource",
+        "tls_ca": "tlsCa",
+        "tls_certificate": "tlsCertificate",
         "head_host": "headHost",
         "head_port": "headPort",
     }
@@ -315,7 +325,7 @@ def head_has_settled(cluster: Mapping[str, Any]) -> bool:
     """Whether waiting for the head is over, well or not."""
     if cluster.get("state") in ("REMOVING", "REMOVED"):
         return True
-    return (cluster.get("head") or {}).get("state") in ("FOLLOWING", "FAILED", *_HEAD_GONE)
+    return (cluster.get("head") or {}).get("state") in ("FOLLOWING", "FAILED", "REMOVED", *_HEAD_GONE)
 
 
 def require_following(cluster: Mapping[str, Any]) -> None:
@@ -324,6 +334,10 @@ def require_following(cluster: Mapping[str, Any]) -> None:
     name = cluster.get("name")
     if cluster.get("state") in ("REMOVING", "REMOVED") or head.get("state") in _HEAD_GONE:
         raise Refused(f"{name} is being removed: its head does not come back")
+    if head.get("state") == "REMOVED":
+        raise HeadUnavailable(
+            f"somebody took the head of {name} out of its set", hint=f"ebbtide clusters rejoin {name}"
+        )
     if head.get("state") == "FAILED":
         raise HeadUnavailable(
             f"the head of {name} failed: {head.get('message') or 'no reason was given'}",

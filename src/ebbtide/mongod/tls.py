@@ -228,16 +228,20 @@ def membership_of(
     return _membership(x509.load_der_x509_certificate(shown))
 
 
-def answers_with_tls(host: str, port: int, *, timeout_seconds: float) -> bool:
-    """Whether what listens there speaks TLS. Nobody's name is proven, so nothing is sent but a greeting."""
+def answers_with_tls(host: str, port: int, *, timeout_seconds: float) -> bool | None:
+    """Whether what listens there speaks TLS; None where nothing listens.
+
+    Nobody's name is proven, so nothing is sent but a greeting, and nothing that is answered is believed.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with (
-            socket.create_connection((host, port), timeout=timeout_seconds) as plain,
-            context.wrap_socket(plain, server_hostname=host),
-        ):
+        plain = socket.create_connection((host, port), timeout=timeout_seconds)
+    except OSError:
+        return None
+    try:
+        with plain, context.wrap_socket(plain, server_hostname=host):
             return True
     except ssl.SSLError as error:
         # It refuses in TLS's own words: that is TLS too.

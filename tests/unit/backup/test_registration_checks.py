@@ -14,7 +14,7 @@ from ebbtide.backup.registration_checks import (
     head_disk_bytes,
     judge,
 )
-from ebbtide.domain.replica_set import CLUSTER_ACTIONS, MEMBERS_MAX
+from ebbtide.domain.replica_set import CLUSTER_ACTIONS, MEMBERS_MAX, ClusterAuthMode, TlsMode
 from ebbtide.errors import InvalidInput
 
 REQUEST = RegistrationRequest(name="shop", uri="mongodb://db1:27017", username="ebbtide", password="p4ss")
@@ -149,7 +149,14 @@ def test_missing_roles_come_with_the_exact_lines() -> None:
     [
         ({"uses_keyfile": True}, "keyfile", "authenticate with a keyfile", "--keyfile"),
         ({"uses_keyfile": True, "keyfile_error": ""}, "keyfile", "authenticate with a keyfile", "--keyfile"),
-        ({"uses_tls": True}, "TLS", "requires TLS", "without TLS"),
+        ({"tls_mode": TlsMode.REQUIRE}, "TLS", "use TLS among each other (requireTLS)", "names backup1 in its"),
+        ({"tls_mode": TlsMode.PREFER}, "TLS", "use TLS among each other (preferTLS)", "--tls-certificate"),
+        (
+            {"tls_mode": TlsMode.ALLOW, "cluster_auth_mode": ClusterAuthMode.SEND_KEYFILE},
+            "TLS",
+            "use TLS",
+            "O, OU and DC",
+        ),
         ({"storage_engine": "inMemory"}, "storage engine", "inMemory", "WiredTiger"),
         ({"unhealthy": ("db1:27017", "db2:27017")}, "members up", "db1:27017, db2:27017", "bring them back"),
         ({"free_bytes": 11 * 1024**3}, "disk", "11.5 GiB of disk, and 11.0 GiB are free", "--data"),

@@ -126,6 +126,10 @@ def shop(connected: Any) -> Any:
     connected.answer("GET", f"{OWN}/clusters/shop", SHOP)
     connected.compute("POST", f"{OWN}/clusters", lambda body: (200, CHECKED if body.get("dryRun") else SHOP))
     connected.answer("DELETE", f"{OWN}/clusters/{CLUSTER}", SHOP | {"state": "REMOVING"}, status=202)
+    for what in ("rejoin", "pause", "resume", "certificate"):
+        connected.answer("POST", f"{OWN}/clusters/shop/{what}", SHOP, status=202)
+    detached = SHOP | {"state": "REMOVING", "removalCommand": 'rs.remove("h:1")'}
+    connected.answer("POST", f"{OWN}/clusters/{CLUSTER}/detach", detached, status=202)
     connected.answer("GET", f"{OWN}/clusters/shop/snapshots", listing(SNAP))
     connected.answer("POST", f"{OWN}/clusters/shop/snapshots", TAKING)
     connected.answer("GET", f"{OWN}/clusters/shop/snapshots/{SNAPSHOT}", TAKING, SNAP)
@@ -147,6 +151,12 @@ COMMANDS = {
     "clusters show": ["shop"],
     "clusters watch": ["shop"],
     "clusters remove": ["shop", "--yes"],
+    "clusters rejoin": ["shop"],
+    "clusters detach": ["shop", "--force", "--yes"],
+    "clusters pause": ["shop"],
+    "clusters resume": ["shop"],
+    # Any file of text will do: the answer is canned.
+    "clusters certificate": ["shop", "--tls-certificate", __file__],
     "snapshots create": ["shop"],
     "snapshots list": ["shop"],
     "snapshots show": ["shop"],
@@ -372,6 +382,39 @@ def test_add_sends_the_contents_of_files_and_no_path(shop: Any, ebbtide: Any, tm
     assert "next: ebbtide clusters watch shop" in outcome.stdout
     assert "5.00 GB of disk and 750 MB of memory" in outcome.stderr
     assert "s3cret" not in outcome.stdout + outcome.stderr
+
+
+def test_certificates_are_sent_as_they_are_and_never_shown(shop: Any, ebbtide: Any, tmp_path: Path) -> None:
+    ca, certificate = tmp_path / "ca.pem", tmp_path / "head.pem"
+    ca.write_text("authority\n")
+    certificate.write_text("s3cret key\n")
+    files = ["--tls-ca", str(ca), "--tls-certificate", str(certificate)]
+    added = ebbtide("clusters", "add", "shop", "--uri", "mongodb+srv://shop.internal", *files)
+    assert added.code == 0
+    sent = shop.bodies("POST", f"{OWN}/clusters")[-1]
+    assert (sent["tlsCa"], sent["tlsCertificate"]) == ("authority\n", "s3cret key\n")
+    renewed = ebbtide("clusters", "certificate", "shop", *files)
+    assert renewed.code == 0
+    (body,) = shop.bodies("POST", f"{OWN}/clusters/shop/certificate")
+    assert body == {"tlsCa": "authority\n", "tlsCertificate": "s3cret key\n"}
+    assert "s3cret" not in added.stdout + added.stderr + renewed.stdout + renewed.stderr
+
+
+@pytest.mark.parametrize("command", ["detach", "remove"])
+def test_letting_go_of_a_lost_set_prints_the_one_line_that_is_left_to_do(
+    shop: Any, ebbtide: Any, command: str
+) -> None:
+    outcome = ebbtide("clusters", command, "shop", "--force", "--yes")
+    assert outcome.code == 0
+    assert outcome.stdout.splitlines()[-1].strip() == 'rs.remove("h:1")'
+    assert shop.bodies("POST", f"{OWN}/clusters/{CLUSTER}/detach") == [{}]
+
+
+def test_a_cluster_is_detached_only_on_purpose(shop: Any, ebbtide: Any) -> None:
+    outcome = ebbtide("clusters", "detach", "shop", "--yes")
+    assert outcome.code == 2
+    assert "ebbtide clusters remove shop" in outcome.stderr
+    assert shop.requests == []
 
 
 @pytest.mark.parametrize(

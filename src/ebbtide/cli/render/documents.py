@@ -52,7 +52,7 @@ def cluster_fields(cluster: Document) -> Fields:
         ("cluster", f"{cell(cluster.get('name'))} ({cell(cluster.get('id'))})"),
         ("replica set", cell(cluster.get("replicaSetName"))),
         ("version", _version(cluster)),
-        ("state", cell(cluster.get("state"))),
+        ("state", cell(cluster.get("state")) + (", paused" if cluster.get("paused") else "")),
         ("registered", cell(cluster.get("created"))),
         ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),
     ]
@@ -64,6 +64,11 @@ def cluster_fields(cluster: Document) -> Fields:
             ("head restarts", cell(restarts) if restarts else ""),
             ("head says", cell(head.get("message"))),
         ]
+    tls = cluster.get("tls") or {}
+    if tls:
+        fields.append(
+            ("certificate", f"good until {cell(tls.get('certificateExpires'))} ({cell(tls.get('mode'))})")
+        )
     if last:
         fields.append(("last snapshot", f"{cell(last.get('id'))} of {cell(last.get('created'))}"))
         fields.append(

@@ -63,6 +63,7 @@ def _report_document(report: PruneReport) -> Document:
             "packs": report.removed_packs,
             "bytes": report.removed_bytes,
         },
+        "movedPacks": report.moved_packs,
         "waiting": {"objects": report.waiting_objects, "bytes": report.waiting_bytes},
         "live": {"objects": report.live_objects, "bytes": report.live_bytes},
         "interrupted": report.interrupted,

@@ -19,6 +19,7 @@ class PruneReport:
     """What a run did, or would do, in one replica set. Sizes in bytes.
 
     `removed_*` objects went (in a dry run: would go). `waiting_*` are unreferenced, but not for long enough yet.
+    The living blocks of `moved_packs` mostly dead packs were written anew: these packs go in a later run.
     `live_*` are needed by `snapshots` kept. `problem` says why nothing, or not all, was removed; `interrupted`: because
     something went first, and the next run goes on.
     """
@@ -30,6 +31,7 @@ class PruneReport:
     removed_recipes: int = 0
     removed_packs: int = 0
     removed_bytes: int = 0
+    moved_packs: int = 0
     waiting_objects: int = 0
     waiting_bytes: int = 0
     live_objects: int = 0

@@ -70,7 +70,7 @@ def read_span(store: ReplicaSetStore, recipe: Recipe, span: Span, *, what: str) 
     messages."""
     name = store.pack_name(span.pack_id)
     try:
-        data = store.storage.get_range(name, start=span.offset, length=span.length)
+        data = store.read_stored(span.pack_id, start=span.offset, length=span.length)
     except ObjectNotFound as error:
         raise IntegrityError(name, f"is absent, but {what} needs it") from error
     for index, stored in iter_stored(recipe, span, data):

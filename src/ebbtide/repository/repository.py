@@ -4,6 +4,7 @@
     <cluster id>/<replica set>/packs/<pack id>     stored blocks
     <cluster id>/<replica set>/recipes/<2 hex>/<hash>
     <cluster id>/<replica set>/snapshots/<id>      manifest: the commit point of a snapshot
+    <cluster id>/<replica set>/moved/<pack id>     where the blocks of a pack are, once prune has moved them
     <cluster id>/<replica set>/prune/mark          what prune saw that nothing refers to; the only one overwritten
 
 Invariants
@@ -13,6 +14,7 @@ Crash: unreferenced packs and recipes at worst. All methods may be called from a
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from urllib.parse import quote, unquote
@@ -30,6 +32,7 @@ from ebbtide.repository.manifest import (
     decode_stretch,
     encode_manifest,
 )
+from ebbtide.repository.moved_pack import MOVED_BYTES_MAX, Extent, decode_moved, find_extent
 from ebbtide.repository.recipe import RECIPE_BYTES_MAX, Recipe, recipe_hash
 from ebbtide.repository.untrusted import format_moment, parse_json
 from ebbtide.storage.protocol import Storage
@@ -38,6 +41,7 @@ HEADER_NAME = "repository.json"
 FORMAT_VERSION = 1
 
 _HEADER_BYTES_MAX = 64 * 1024
+_MOVED_REMEMBERED = 1000
 _FORMAT = "ebbtide-repository"
 
 
@@ -53,6 +57,8 @@ class ReplicaSetStore:
         self.cluster_id = cluster_id
         self.replica_set_name = replica_set_name
         self._prefix = f"{cluster_id}/{encode_part(replica_set_name)}"
+        self._moved: dict[str, tuple[Extent, ...]] = {}
+        self._moved_lock = threading.Lock()
 
     def pack_name(self, pack_id: str) -> str:
         return f"{self._prefix}/packs/{pack_id}"
@@ -62,6 +68,45 @@ class ReplicaSetStore:
 
     def manifest_name(self, snapshot_id: SnapshotId) -> str:
         return f"{self._prefix}/snapshots/{snapshot_id}"
+
+    def moved_name(self, pack_id: str) -> str:
+        """The object that says where the blocks of a moved pack are."""
+        return f"{self._prefix}/moved/{pack_id}"
+
+    def read_stored(self, pack_id: str, *, start: int, length: int) -> bytes:
+        """`length` stored bytes from `start` of a pack, wherever they are by now.
+
+        ObjectNotFound if they are nowhere; IntegrityError naming what is damaged.
+        """
+        moved = self._moved.get(pack_id)
+        if moved is None:
+            try:
+                return self.storage.get_range(self.pack_name(pack_id), start=start, length=length)
+            except ObjectNotFound:
+                moved = self.find_moved(pack_id)
+                if moved is None:
+                    raise
+        extent = find_extent(moved, start=start, length=length)
+        if extent is None:
+            raise IntegrityError(self.moved_name(pack_id), f"does not hold bytes {start} … {start + length}")
+        return self.storage.get_range(
+            self.pack_name(extent.pack_id), start=extent.new_offset + start - extent.offset, length=length
+        )
+
+    def find_moved(self, pack_id: str) -> tuple[Extent, ...] | None:
+        """Where a pack's blocks were moved to; None if they were not. Raises IntegrityError."""
+        name = self.moved_name(pack_id)
+        try:
+            data = self.storage.get(name, limit=MOVED_BYTES_MAX)
+        except ObjectNotFound:
+            return None
+        extents = decode_moved(data, pack_id=pack_id, object_name=name)
+        # It is never changed. The bound is for a process that lives for months: what is oldest is forgotten.
+        with self._moved_lock:
+            while len(self._moved) >= _MOVED_REMEMBERED:
+                del self._moved[next(iter(self._moved))]
+            self._moved[pack_id] = extents
+        return extents
 
     @property
     def mark_name(self) -> str:
@@ -178,8 +223,18 @@ class ReplicaSetStore:
             for run in recipe.runs:
                 name = self.pack_name(run.pack_id)
                 length = recipe.stored_length(first_block=run.first_block, block_count=run.block_count)
-                if packs.get(name, 0) < run.offset + length:
+                if packs.get(name, 0) < run.offset + length and not self._is_moved(
+                    run.pack_id, packs, start=run.offset, length=length
+                ):
                     raise IntegrityError(name, "is absent or too short, but the snapshot needs it")
+
+    def _is_moved(self, pack_id: str, packs: dict[str, int], *, start: int, length: int) -> bool:
+        """Whether these bytes of an absent pack stand in another one, which `packs` lists."""
+        extents = None if self.pack_name(pack_id) in packs else self.find_moved(pack_id)
+        extent = None if extents is None else find_extent(extents, start=start, length=length)
+        if extent is None:
+            return False
+        return packs.get(self.pack_name(extent.pack_id), 0) >= extent.new_offset + extent.length
 
     def _sizes(self, prefix: str) -> dict[str, int]:
         return {found.name: found.size_bytes for found in self.storage.iter_objects(prefix)}

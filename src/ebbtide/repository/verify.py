@@ -55,6 +55,7 @@ def verify_snapshot(
             packs |= judgement.pack_ids
             progress.advance(judgement.plain_bytes)
 
+    packs = {place for pack_id in packs for place in _find_places(store, pack_id, findings)}
     progress.phase("verify packs", total=len(packs), unit="packs")
 
     def judge_pack(pack_id: str) -> set[Finding]:
@@ -103,6 +104,22 @@ def _judge_stretch(store: ReplicaSetStore, manifest: Manifest, piece: _Piece) ->
         except (IntegrityError, ObjectNotFound) as error:
             findings.add(_finding(error))
     return _Judgement(findings, recipe.pack_ids(), piece.stretch.plain_bytes)
+
+
+def _find_places(store: ReplicaSetStore, pack_id: str, findings: set[Finding]) -> set[str]:
+    """The packs in which the blocks of a pack are: itself, or those that they were moved to."""
+    try:
+        store.storage.size(store.pack_name(pack_id))
+    except ObjectNotFound:
+        pass
+    else:
+        return {pack_id}
+    try:
+        moved = store.find_moved(pack_id)
+    except IntegrityError as error:
+        findings.add(_finding(error))
+        return set()
+    return {pack_id} if moved is None else {extent.pack_id for extent in moved}
 
 
 def _judge_pack(store: ReplicaSetStore, pack_id: str, check_cancelled: Callable[[], None]) -> set[Finding]:

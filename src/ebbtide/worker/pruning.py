@@ -199,6 +199,7 @@ def _report(store: ReplicaSetStore, plan: PrunePlan, *, removed_bytes: int) -> P
         removed_recipes=plan.count(Kind.RECIPE),
         removed_packs=plan.count(Kind.PACK),
         removed_bytes=removed_bytes,
+        moved_packs=len(plan.rewrites),
         waiting_objects=plan.waiting_objects,
         waiting_bytes=plan.waiting_bytes,
         live_objects=plan.live_objects,

@@ -22,6 +22,8 @@ from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.backup.head_files import head_options, secrets_are_current, write_secrets
 from ebbtide.backup.head_lock import unlock_wholly
+from ebbtide.backup.head_version import head_binary, look_at_version, runs_another
+from ebbtide.backup.reseed import HeadRebuild, has_files, is_too_stale, log_length, read_log_from, wipe
 from ebbtide.crash_points import reach
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.event import EventLevel
@@ -33,11 +35,11 @@ from ebbtide.domain.replica_set import (
     hosts_without_our_user,
     initial_sync_preference,
     join_host_port,
-    major_version,
     plan_add_head,
     plan_remove_head,
     voting_hosts,
 )
+from ebbtide.domain.reseed import says_damaged
 from ebbtide.domain.sealed import Sealed
 from ebbtide.errors import (
     EbbtideError,
@@ -46,10 +48,11 @@ from ebbtide.errors import (
     MongodBinaryMissing,
     MongodDied,
     MongodError,
+    MongodStartFailed,
+    Unreachable,
 )
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
-from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.mongod.process import MongodProcess
 
 Document = dict[str, Any]
@@ -57,10 +60,17 @@ Document = dict[str, Any]
 LEASE = timedelta(seconds=15)
 TICK_SECONDS = 1.0
 LISTED_CHECK_SECONDS = 30.0
+VERSION_CHECK_SECONDS = 30.0
+STALE_CHECK_SECONDS = 10.0
+DAMAGED_STARTS_MAX = 2
+"""So many starts in a row must fail over unreadable files before they are replaced."""
 LISTED_CHECK_AGAIN_SECONDS = 2.0
 """While the head is no secondary: that may be because it was taken out."""
 RESTART_DELAY_MAX_SECONDS = 30.0
 STOP_SECONDS = 10.0
+
+_STOPPED_KNOWINGLY = (HeadState.DOWN, HeadState.TOO_STALE, HeadState.RESEEDING)
+"""States in which a head without a mongod is no news."""
 
 _log = structlog.get_logger()
 
@@ -85,6 +95,10 @@ class HeadKeeper:
         self._anonymous_client: MongoClient[Document] | None = None
         self._total_bytes: int | None = None
         self._shown: Sealed | None = None
+        self._version_at = float("-inf")
+        self._stale_at = float("-inf")
+        self._damaged_starts = 0
+        self._said_missing = ""
 
     # --- from other threads -------------------------------------------------------------------------------------
 
@@ -177,7 +191,7 @@ class HeadKeeper:
             case HeadAction.JOIN:
                 self._join(cluster, head, access)
             case HeadAction.WATCH_SYNC:
-                self._watch_sync(cluster, head)
+                self._watch_sync(cluster, head, access)
             case HeadAction.FOLLOW:
                 self._follow(cluster, head, access)
             case HeadAction.LEAVE:
@@ -278,7 +292,7 @@ class HeadKeeper:
     # --- actions --------------------------------------------------------------------------------------------------
 
     def _start(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
-        if head.joined_once and head.state is not HeadState.DOWN:
+        if head.joined_once and head.state not in _STOPPED_KNOWINGLY:
             self._set_state(HeadState.DOWN, "its mongod is not running; it is being started again")
             self._event(
                 cluster, EventLevel.WARNING, "head.down", f"the head of {cluster.name} is not running"
@@ -287,8 +301,12 @@ class HeadKeeper:
             return
         delay = min(RESTART_DELAY_MAX_SECONDS, 2.0 ** min(head.restarts, 5))
         self._restart_at = self._clock.monotonic() + delay
-        binary = self._binary(cluster)
+        binary = head_binary(cluster, context=self._context)
         directory = self._directory(cluster)
+        if head.joined_once and not has_files(directory / "db"):
+            HeadRebuild(
+                cluster, head, context=self._context, access=access, stopping=self._stopping
+            ).run()
         write_secrets(directory, access)
         options = head_options(
             cluster,
@@ -298,24 +316,92 @@ class HeadKeeper:
             sync_preference=self._sync_preference(access),
         )
         # A head that died alone has lost its lock; one that we find later may still hold it.
-        self._process = MongodProcess.start(
-            binary, options, identity_path=self._identity_path(), ready_seconds=60
-        )
+        log_start_bytes = log_length(options.log_path)
+        try:
+            self._process = MongodProcess.start(
+                binary, options, identity_path=self._identity_path(), ready_seconds=60
+            )
+        except MongodStartFailed:
+            self._count_damaged_start(cluster, head, read_log_from(options.log_path, log_start_bytes))
+            raise
+        self._damaged_starts = 0
         self._lock_recovered = False
         reach("head.started")
         if head.joined_once:
             self._update(restarts=head.restarts + 1)
             self._event(cluster, EventLevel.INFO, "head.restarted", f"the head of {cluster.name} runs again")
 
-    def _binary(self, cluster: Cluster) -> Path:
-        binary = find_mongod(self._context.settings.text("mongod"))
-        ours, wanted = mongod_version(binary), cluster.mongod_version
-        if major_version(ours) != major_version(wanted):
-            raise MongodBinaryMissing(
-                f"the head of {cluster.name} needs mongod {major_version(wanted)}, and {binary} is {ours}",
-                hint="set EBBTIDE_MONGOD to a mongod of that version",
-            )
-        return binary
+    def _count_damaged_start(self, cluster: Cluster, head: Head, log: str) -> None:
+        """Files that cannot be read, twice in a row, are removed: the next look gives the head its data anew."""
+        self._damaged_starts = self._damaged_starts + 1 if says_damaged(log) else 0
+        if not head.joined_once or self._damaged_starts < DAMAGED_STARTS_MAX:
+            return
+        self._event(
+            cluster,
+            EventLevel.WARNING,
+            "head.files_damaged",
+            f"the files of the head of {cluster.name} cannot be read and are replaced; its mongod.log says more",
+        )
+        wipe(self._directory(cluster) / "db")
+        self._damaged_starts, self._restart_at = 0, float("-inf")
+
+    def _tend_version(self, cluster: Cluster, head: Head, access: ClusterAccess) -> bool:
+        """Look which version the set runs; whether the head was stopped to go on with another mongod."""
+        process = self._process
+        if process is None:
+            return False
+        if self._clock.monotonic() - self._version_at > VERSION_CHECK_SECONDS:
+            self._version_at = self._clock.monotonic()
+            try:
+                cluster = look_at_version(
+                    cluster,
+                    running_version=process.version,
+                    set_client=self._set(access),
+                    context=self._context,
+                )
+            except (deployment.DeploymentError, Unreachable) as error:
+                # A set without a primary is no reason not to take snapshots.
+                _log.info("head.version_not_asked", cluster_id=cluster.id, message=error.message)
+        try:
+            binary = head_binary(cluster, context=self._context)
+        except MongodBinaryMissing as error:
+            if self._said_missing != error.message:
+                self._said_missing = error.message
+                message = f"the head of {cluster.name} goes on with mongod {process.version}: {error}"
+                self._event(cluster, EventLevel.WARNING, "head.mongod_missing", message)
+            return False
+        self._said_missing = ""
+        if head.lock_job_id is not None or not runs_another(process.identity, binary):
+            return False
+        self._ready.clear()
+        self._set_state(HeadState.DOWN, f"it is being started again with {binary}")
+        message = f"the head of {cluster.name} goes over to {binary}, from mongod {process.version}"
+        self._event(cluster, EventLevel.INFO, "head.mongod_changed", message)
+        process.stop(timeout_seconds=STOP_SECONDS)
+        self._process, self._restart_at = None, float("-inf")
+        return True
+
+    def _replace_if_stale(self, cluster: Cluster, head: Head, access: ClusterAccess) -> bool:
+        """Whether the head fell off the oplog; then it is stopped, and its files are gone."""
+        if self._clock.monotonic() - self._stale_at < STALE_CHECK_SECONDS:
+            return False
+        self._stale_at = self._clock.monotonic()
+        try:
+            if not is_too_stale(head, access=access, head_client=self._head(access, login=True)):
+                return False
+        except (deployment.DeploymentError, Unreachable) as error:
+            # It knows no users before initial sync has brought them: log in anew next time.
+            self._close_clients()
+            _log.info("head.staleness_not_asked", cluster_id=cluster.id, message=error.message)
+            return False
+        message = "the set's oplog does not reach back to where the head stopped; its files are replaced"
+        self._set_state(HeadState.TOO_STALE, message)
+        self._event(cluster, EventLevel.WARNING, "head.too_stale", f"{cluster.name}: {message}")
+        if self._process is not None:
+            self._process.stop(timeout_seconds=STOP_SECONDS)
+        wipe(self._directory(cluster) / "db")
+        self._process, self._restart_at = None, float("-inf")
+        return True
 
     def _sync_preference(self, access: ClusterAccess) -> str:
         try:
@@ -438,7 +524,11 @@ class HeadKeeper:
         self._set_state(HeadState.REMOVED, message)
         self._event(cluster, EventLevel.ERROR, "head.removed", f"{cluster.name}: {message}")
 
-    def _watch_sync(self, cluster: Cluster, head: Head) -> None:
+    def _watch_sync(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
+        if self._replace_if_stale(cluster, head, access):
+            return
+        if head.state in (HeadState.RESEEDING, HeadState.TOO_STALE):
+            return
         if head.state is HeadState.DOWN:
             self._update(message="its mongod runs again and catches up")
             return
@@ -458,7 +548,7 @@ class HeadKeeper:
         if head.state is HeadState.FOLLOWING:
             self._update(lag_seconds=lag, message="")
         else:
-            was_syncing = head.state is HeadState.SYNCING
+            was_syncing = head.state in (HeadState.SYNCING, HeadState.RESEEDING)
             self._set_state(
                 HeadState.FOLLOWING,
                 "",
@@ -469,7 +559,8 @@ class HeadKeeper:
                 self._event(
                     cluster, EventLevel.INFO, "head.synced", f"the head of {cluster.name} follows its set"
                 )
-        self._ready.set()
+        if not self._tend_version(cluster, head, access):
+            self._ready.set()
 
     def _leave(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
         self._set_state(HeadState.LEAVING, "it is being taken out of the set")

@@ -96,6 +96,11 @@ class ClusterCollection:
         )
 
     @translated
+    def set_mongod(self, cluster_id: ClusterId, path: str | None) -> None:
+        """The mongod for this cluster's head alone; None: the one that the settings say."""
+        self._clusters.update_one({"_id": cluster_id}, {"$set": {"mongod": path}})
+
+    @translated
     def set_version(self, cluster_id: ClusterId, *, mongod_version: str, fcv: str) -> None:
         self._clusters.update_one(
             {"_id": cluster_id}, {"$set": {"mongod_version": mongod_version, "fcv": fcv}}

@@ -28,7 +28,8 @@ class Cluster:
     `uri` holds no credentials. `password`, `keyfile` and `tls_certificate` (with the private key) are sealed with this
     record's id. `head_host` and `head_port` are where the set's members reach the head. `tls_mode`,
     `cluster_auth_mode` and `authorization` are what the members use, and so the head too. `is_paused`: the head
-    follows, and no snapshot is begun. `is_detached`: it is being removed without its set being asked.
+    follows, and no snapshot is begun. `is_detached`: it is being removed without its set being asked. `mongod` is the
+    path of a mongod for this head alone, on its worker's machine.
     """
 
     id: ClusterId
@@ -47,6 +48,7 @@ class Cluster:
     head_host: str
     head_port: int
     oplog_bytes: int = 0
+    mongod: str | None = None
     tls_mode: TlsMode = TlsMode.DISABLED
     cluster_auth_mode: ClusterAuthMode = ClusterAuthMode.KEYFILE
     authorization: bool = False
@@ -65,6 +67,8 @@ class HeadState(StrEnum):
     SYNCING = "SYNCING"  # initial sync copies the data
     FOLLOWING = "FOLLOWING"  # secondary; snapshots can be taken
     DOWN = "DOWN"  # its mongod is not running or does not answer; it is being restarted
+    TOO_STALE = "TOO_STALE"  # it fell off the oplog; its files are replaced
+    RESEEDING = "RESEEDING"  # a snapshot's files are laid down for it, or it catches up from there
     REMOVED = "REMOVED"  # somebody else took it out of the set, again after it was put back once
     FAILED = "FAILED"  # it needs a person; the message says for what
     LEAVING = "LEAVING"  # it is being taken out of the set

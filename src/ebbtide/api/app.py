@@ -24,6 +24,8 @@ from ebbtide.api.access import Gate, read_address
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
 from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
+from ebbtide.api.health import LIVE_PATH, READY_PATH, Health
+from ebbtide.api.metrics import METRICS_PATH, Metrics, RequestCounts
 from ebbtide.api.operations import Call, Operation, prepare_call
 from ebbtide.api.queries import guess_presentation, parse_query
 from ebbtide.api.redaction import loggable_path
@@ -46,6 +48,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *ebbtide_v1.OPERATIONS,
 )
 
+_WATCHING = frozenset({LIVE_PATH, READY_PATH, METRICS_PATH})
+
 _log = structlog.get_logger("ebbtide.api")
 
 
@@ -55,6 +59,8 @@ def create_app(context: ApiContext) -> FastAPI:
     `state.cut_downloads`, called in the event loop, ends every download under way.
     """
     downloads = Downloads(context)
+    gate = Gate(context)
+    health, metrics = Health(context), Metrics(context, gate)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
@@ -74,18 +80,20 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.cut_downloads = downloads.cut_all
     app.router.routes[:] = [
-        *_operation_routes(context),
+        *_operation_routes(context, gate),
+        _fixed_route(LIVE_PATH, health.live),
+        _fixed_route(READY_PATH, health.ready),
+        _fixed_route(METRICS_PATH, metrics.show),
         _fixed_route(V2_PATH, downloads.v2),
         _fixed_route(V3_PATH, downloads.v3),
     ]
     app.add_exception_handler(HTTPException, _refuse_route)
     app.add_exception_handler(Exception, _refuse_unexpected)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, counts=metrics.requests)
     return app
 
 
-def _operation_routes(context: ApiContext) -> Iterable[Route]:
-    gate = Gate(context)
+def _operation_routes(context: ApiContext, gate: Gate) -> Iterable[Route]:
     calls = anyio.CapacityLimiter(CALL_THREADS)
     slow_calls = anyio.CapacityLimiter(SLOW_CALL_THREADS)
     by_path: dict[str, dict[str, Operation]] = {}
@@ -236,8 +244,9 @@ def _translate(error: EbbtideError) -> Refusal:
 class RequestLog:
     """One line per request: method, path without keys, status, milliseconds, bytes. Never a header or a body."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
         self._app = app
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -257,7 +266,10 @@ class RequestLog:
             await self._app(scope, receive, counting_send)
         finally:
             client = scope.get("client")
-            _log.info(
+            self._counts.count(method=scope["method"], status=seen["status"], sent_bytes=seen["bytes"])
+            # Who watches asks every few seconds, and would fill the log with it.
+            log = _log.debug if scope["path"] in _WATCHING else _log.info
+            log(
                 "api.request",
                 method=scope["method"],
                 path=loggable_path(scope["path"]),

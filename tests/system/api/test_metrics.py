@@ -12,6 +12,7 @@ from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access import Role
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import Head, HeadState
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.snapshot import SnapshotState
 
 
@@ -91,7 +92,8 @@ def test_metrics_tell_of_heads_snapshots_repository_jobs_and_requests(service: A
     )
     service.clock.ahead = timedelta(seconds=-90)
     completed = now - timedelta(seconds=30)
-    snapshot = service.new_snapshot(completed=completed, stable_timestamp=None, lock_seconds=0.25)
+    held = OplogTimestamp(int(service.clock.now().timestamp()), 1)
+    snapshot = service.new_snapshot(completed=completed, stable_timestamp=held, lock_seconds=0.25)
     service.clock.ahead = timedelta(0)
     service.new_snapshot(state=SnapshotState.FAILED)
     service.catalog.repository_space.observe(
@@ -135,7 +137,7 @@ def test_metrics_tell_of_heads_snapshots_repository_jobs_and_requests(service: A
         "ebbtide_workers": 1.0,
     }
     assert expected == {sample: found.get(sample) for sample in expected}
-    assert 89.0 <= found[f"ebbtide_last_snapshot_age_seconds{name}"] < 120.0
+    assert 90.0 <= found[f"ebbtide_last_snapshot_age_seconds{name}"] < 120.0
     assert found['ebbtide_api_requests_total{method="GET",status="404"}'] >= 1
     assert found["ebbtide_api_response_bytes_total"] > 0
 

@@ -111,6 +111,10 @@ class Fields:
     def has(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    def mentions(self, name: str) -> bool:
+        """Whether it was sent at all, if only as null."""
+        return name in self._values
+
     def raw(self, name: str) -> Any:
         """The value as it was sent; None where it was not."""
         return self._values.get(name)

@@ -12,6 +12,7 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document, dry_run_document, own_cluster_document, registration_checks
+from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration import (
     RegistrationReport,
     check_registration,
@@ -20,6 +21,7 @@ from ebbtide.backup.registration import (
 )
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.catalog.clusters import NameTaken
+from ebbtide.domain.access import Role
 from ebbtide.domain.bounds import waiting_for_space
 from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
 
@@ -132,6 +134,32 @@ def delete_cluster(call: Call) -> Answer:
     return cluster_answer(call, removed, status=202)
 
 
+def change_cluster(call: Call) -> Answer:
+    """Which mongod its head runs: a path on the server, so only who owns all of Ebbtide may say it."""
+    fields = Fields(parse_object(call.body))
+    mongod = fields.text("mongod")
+    if not fields.mentions("mongod"):
+        fields.blame("MISSING_ATTRIBUTE", "mongod")
+    if mongod is not None and not mongod.startswith("/"):
+        fields.blame("INVALID_ATTRIBUTE", "mongod", "it must be an absolute path, or null")
+    fields.refuse_unknown(("mongod",))
+    raise_violations(fields.violations)
+    if not _owns_everything(call):
+        raise refusal("USER_UNAUTHORIZED")
+    changed = set_mongod(
+        call.cluster,
+        mongod=mongod,
+        catalog=call.context.catalog,
+        clock=call.context.clock,
+        actor=call.actor,
+    )
+    return cluster_answer(call, changed, status=202)
+
+
+def _owns_everything(call: Call) -> bool:
+    return any(grant.role is Role.GLOBAL_OWNER for grant in call.key.grants)
+
+
 def cluster_answer(call: Call, cluster: Cluster, *, status: int = 200) -> Answer:
     """A cluster with its head and its last snapshot."""
     return Answer(document=_document(call, cluster), status=status)
@@ -144,6 +172,7 @@ def _document(call: Call, cluster: Cluster) -> Document:
         head=catalog.heads.find(cluster.id),
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
         waits_for=waiting_for_space(catalog.repository_space.find()),
+        shows_paths=_owns_everything(call),
         addresses=call.addresses,
     )
 
@@ -175,6 +204,15 @@ OPERATIONS = (
         path=f"{_PATH}/{{clusterName}}",
         handler=get_cluster,
         scope=Scope.CLUSTER,
+    ),
+    Operation(
+        name="changeCluster",
+        method="PATCH",
+        path=f"{_PATH}/{{clusterName}}",
+        handler=change_cluster,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
     ),
     Operation(
         name="removeCluster",

@@ -255,9 +255,10 @@ def own_cluster_document(
     head: Head | None,
     last_snapshot: Snapshot | None,
     waits_for: str = "",
+    shows_paths: bool = False,
     addresses: Addresses,
 ) -> Document:
-    """`waits_for` is why no snapshot is begun now; empty: nothing holds them up."""
+    """`waits_for` is why no snapshot is begun now; empty: nothing holds them up. `shows_paths`: of the server too."""
     return _present(
         id=cluster.id,
         groupId=cluster.group_id,
@@ -265,6 +266,7 @@ def own_cluster_document(
         replicaSetName=cluster.replica_set_name,
         mongodVersion=cluster.mongod_version,
         fcv=cluster.fcv,
+        mongod=cluster.mongod if shows_paths else None,
         state=cluster.state.value,
         paused=cluster.is_paused or None,
         created=iso_date(cluster.created),

@@ -304,9 +304,7 @@ class HeadKeeper:
         binary = head_binary(cluster, context=self._context)
         directory = self._directory(cluster)
         if head.joined_once and not has_files(directory / "db"):
-            HeadRebuild(
-                cluster, head, context=self._context, access=access, stopping=self._stopping
-            ).run()
+            HeadRebuild(cluster, head, context=self._context, access=access, stopping=self._stopping).run()
         write_secrets(directory, access)
         options = head_options(
             cluster,

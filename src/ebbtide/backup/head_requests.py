@@ -1,15 +1,18 @@
-"""What a person may ask of a cluster's head: come back, be let go, take no snapshots, show another certificate.
+"""What a person may ask of a cluster's head: come back, be let go, take no snapshots, show another certificate, run
+another mongod.
 
 Each writes a wish to the catalog, and the worker that keeps the head acts on it; asking twice is harmless.
 Crash: a wish that is recorded is fulfilled by whichever worker keeps the head next.
 """
+
+from pathlib import Path
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.replica_set import join_host_port
-from ebbtide.errors import NotFound, Refused
+from ebbtide.errors import InvalidInput, NotFound, Refused
 from ebbtide.events import record_event
 from ebbtide.mongod.tls import (
     CertificateFacts,
@@ -76,6 +79,27 @@ def set_paused(cluster: Cluster, *, is_paused: bool, catalog: Catalog, clock: Cl
         else:
             message = f"snapshots of {cluster.name} are taken again"
             _record(catalog, clock, cluster, actor, "cluster.resumed", message)
+    return catalog.clusters.find(cluster.id) or cluster
+
+
+def set_mongod(
+    cluster: Cluster, *, mongod: str | None, catalog: Catalog, clock: Clock, actor: str
+) -> Cluster:
+    """Have this head alone run another mongod; None: the one that the settings say.
+
+    The path is one of the worker's machine, so that worker judges it; a head that runs is not stopped for one that
+    cannot be run. Raises InvalidInput for a path that is not absolute.
+    """
+    if cluster.state is not ClusterState.ACTIVE:
+        raise Refused(f"{cluster.name} is not backed up (any more)")
+    if mongod is not None and not Path(mongod).is_absolute():
+        raise InvalidInput(
+            "mongod", expected="an absolute path on the machine of Ebbtide's worker", got=mongod
+        )
+    if cluster.mongod != mongod:
+        catalog.clusters.set_mongod(cluster.id, mongod)
+        message = f"the head of {cluster.name} is to run {mongod or 'the mongod that the settings say'}"
+        _record(catalog, clock, cluster, actor, "cluster.mongod_set", message)
     return catalog.clusters.find(cluster.id) or cluster
 
 

@@ -140,6 +140,9 @@ class EbbtideClient:
             "POST", _clusters(group_id), body=registration, read_seconds=REGISTRATION_SECONDS
         )
 
+    def change_cluster(self, group_id: str, cluster: str, change: Document) -> Document:
+        return self._document("PATCH", _cluster(group_id, cluster), body=change)
+
     def remove_cluster(self, group_id: str, cluster: str) -> Document:
         return self._document("DELETE", _cluster(group_id, cluster))
 

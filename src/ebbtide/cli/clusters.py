@@ -368,9 +368,9 @@ def _show_head(view: ProgressView, cluster: Mapping[str, Any]) -> None:
     head = cluster.get("head") or {}
     sync = head.get("initialSync")
     state = str(head.get("state", "waiting for a worker"))
-    if state == "SYNCING" and sync:
+    if state in ("SYNCING", "RESEEDING") and sync:
         view.show(
-            "initial sync",
+            "initial sync" if state == "SYNCING" else "built from a snapshot",
             done=sync.get("doneBytes"),
             total=sync.get("totalBytes"),
             seconds_left=sync.get("secondsLeft"),

@@ -1,4 +1,4 @@
-"""`ebbtide clusters rejoin|detach|pause|resume|certificate`: what may be asked of the head of a registered cluster."""
+"""`ebbtide clusters rejoin|detach|pause|resume|certificate|set`: what may be asked of the head of a registered cluster."""
 
 import sys
 from pathlib import Path
@@ -21,6 +21,40 @@ def register(commands: typer.Typer) -> None:
     commands.command(name="pause", epilog=_PAUSE_EXAMPLES)(pause)
     commands.command(name="resume", epilog=_RESUME_EXAMPLES)(resume)
     commands.command(name="certificate", epilog=_CERTIFICATE_EXAMPLES)(certificate)
+    commands.command(name="set", epilog=_SET_EXAMPLES)(set_)
+
+
+_SET_EXAMPLES = """\b
+Examples:
+  ebbtide clusters set shop --mongod /opt/mongodb-7.0/bin/mongod
+  ebbtide clusters set shop --default-mongod
+"""
+
+
+def set_(
+    name: ClusterArgument,
+    mongod: Annotated[
+        str | None,
+        typer.Option("--mongod", metavar="PATH", help="The mongod that its head runs, on Ebbtide's machine."),
+    ] = None,
+    default_mongod: Annotated[
+        bool, typer.Option("--default-mongod", help="Run the one that the settings say again.")
+    ] = False,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Have a cluster's head run another mongod, say because its set is being upgraded.
+
+    It must be of the set's major version. The head is started again with it as soon as no snapshot holds it; a head that
+    runs is not stopped for a mongod that cannot be run: `ebbtide events list` tells. Only a global owner may do this.
+    """
+    if (mongod is None) is not default_mongod:
+        raise InvalidInput("--mongod", expected="either a path, or --default-mongod")
+    with open_session(profile, group, output) as session:
+        changed = session.client.change_cluster(session.group_id, name, {"mongod": mongod})
+        session.output.document(changed)
+        session.output.text(f"the head of {name} goes over to it; next: ebbtide clusters watch {name}")
 
 
 _REJOIN_EXAMPLES = """\b

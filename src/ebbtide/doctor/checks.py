@@ -276,7 +276,13 @@ def _judge_way_back(facts: ClusterFacts, member: MemberFacts) -> list[Finding]:
     return [_finding(facts.name, name, verdict, member.head_problem, fix)]
 
 
-_ON_ITS_WAY = {HeadState.PROVISIONING, HeadState.JOINING, HeadState.SYNCING}
+_ON_ITS_WAY = {
+    HeadState.PROVISIONING,
+    HeadState.JOINING,
+    HeadState.SYNCING,
+    HeadState.TOO_STALE,
+    HeadState.RESEEDING,
+}
 
 
 def _judge_head(facts: ClusterFacts) -> Finding:

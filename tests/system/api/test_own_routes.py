@@ -73,6 +73,24 @@ def test_removing_a_cluster(service: Any) -> None:
     assert (answer.status_code, answer.json()["state"]) == (202, "REMOVING")
 
 
+def test_only_a_global_owner_says_which_mongod_a_head_runs(service: Any) -> None:
+    cluster = service.new_cluster("Swapped")
+    address = f"{service.own_base}/clusters/Swapped"
+    wanted = {"mongod": "/opt/mongodb-7.0/bin/mongod"}
+    group_owner = service.new_key(Role.GROUP_OWNER, group_id=service.group.id, owner=True)
+    assert refused(service.call("PATCH", address, key=group_owner, json=wanted)) == (401, "USER_UNAUTHORIZED")
+    for bad in ({}, {"mongod": "bin/mongod"}, {"mongod": 7}, wanted | {"name": "Other"}):
+        assert service.call("PATCH", address, json=bad).status_code == 400
+
+    answer = service.call("PATCH", address, json=wanted)
+    assert (answer.status_code, answer.json()["mongod"]) == (202, wanted["mongod"])
+    assert service.catalog.clusters.find(cluster.id).mongod == wanted["mongod"]
+    # A path of the server is for who owns the server.
+    assert "mongod" not in service.call("GET", address, key=group_owner).json()
+    assert "mongod" not in service.call("PATCH", address, json={"mongod": None}).json()
+    assert service.catalog.clusters.find(cluster.id).mongod is None
+
+
 def test_a_snapshot_on_demand(service: Any) -> None:
     cluster = service.new_cluster("Snapped")
     address = f"{service.own_base}/clusters/Snapped/snapshots"

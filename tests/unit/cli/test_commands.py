@@ -128,6 +128,7 @@ def shop(connected: Any) -> Any:
     connected.answer("DELETE", f"{OWN}/clusters/{CLUSTER}", SHOP | {"state": "REMOVING"}, status=202)
     for what in ("rejoin", "pause", "resume", "certificate"):
         connected.answer("POST", f"{OWN}/clusters/shop/{what}", SHOP, status=202)
+    connected.answer("PATCH", f"{OWN}/clusters/shop", SHOP, status=202)
     detached = SHOP | {"state": "REMOVING", "removalCommand": 'rs.remove("h:1")'}
     connected.answer("POST", f"{OWN}/clusters/{CLUSTER}/detach", detached, status=202)
     connected.answer("GET", f"{OWN}/clusters/shop/snapshots", listing(SNAP))
@@ -157,6 +158,7 @@ COMMANDS = {
     "clusters resume": ["shop"],
     # Any file of text will do: the answer is canned.
     "clusters certificate": ["shop", "--tls-certificate", __file__],
+    "clusters set": ["shop", "--mongod", "/opt/mongodb-7.0/bin/mongod"],
     "snapshots create": ["shop"],
     "snapshots list": ["shop"],
     "snapshots show": ["shop"],

@@ -52,6 +52,7 @@ def cluster_fields(cluster: Document) -> Fields:
         ("cluster", f"{cell(cluster.get('name'))} ({cell(cluster.get('id'))})"),
         ("replica set", cell(cluster.get("replicaSetName"))),
         ("version", _version(cluster)),
+        *([("mongod", cell(cluster["mongod"]))] if cluster.get("mongod") else []),
         ("state", cell(cluster.get("state")) + (", paused" if cluster.get("paused") else "")),
         ("registered", cell(cluster.get("created"))),
         ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),

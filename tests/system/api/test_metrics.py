@@ -26,7 +26,7 @@ def samples(text: str) -> dict[str, float]:
     for line in text.splitlines():
         if not line.startswith("#"):
             name, _, value = line.rpartition(" ")
-            found[re.sub(r'(group_id|cluster_id)="[^"]*",', "", name)] = float(value)
+            found[re.sub(r',(group_id|cluster_id)="[^"]*"', "", name)] = float(value)
     return found
 
 

@@ -11,7 +11,7 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId, new_id
-from ebbtide.domain.job import Job, JobKind, JobState, job_id
+from ebbtide.domain.job import JobKind, queued_job
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
 from ebbtide.events import record_event
@@ -78,17 +78,13 @@ def request_snapshot(
 
 def enqueue_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock) -> None:
     """Give a snapshot its job; harmless where it has one."""
-    now = clock.now()
     catalog.jobs.enqueue(
-        Job(
-            id=job_id(JobKind.SNAPSHOT, snapshot.id),
-            kind=JobKind.SNAPSHOT,
+        queued_job(
+            JobKind.SNAPSHOT,
             subject_id=snapshot.id,
             group_id=snapshot.group_id,
             cluster_id=snapshot.cluster_id,
-            state=JobState.QUEUED,
-            created=now,
-            not_before=now,
+            now=clock.now(),
         )
     )
     reach("snapshot.recorded")

@@ -1,6 +1,5 @@
 """Starting the two extracted copies: one exactly as its restoreInfo.txt says, one advanced to its newest oplog entry."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -8,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bson import Timestamp
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import EbbtideError
+from ebbtide.mongod.log_lines import find_recovery_timestamp
 from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
@@ -35,7 +35,7 @@ def plain_command(directory: Path) -> list[str]:
     raise CopyNotUsable(f"{RESTORE_INFO_NAME} in {directory} has no command")
 
 
-def start_plainly(binary: Path, directory: Path) -> Timestamp | None:
+def start_plainly(binary: Path, directory: Path) -> OplogTimestamp | None:
     """Start a copy by the very command of `restoreInfo.txt`, from the directory that holds it, and stop it.
 
     Only the port is replaced, by a free one. Returns the recovery timestamp that mongod itself logged. Raises
@@ -59,7 +59,7 @@ def start_plainly(binary: Path, directory: Path) -> Timestamp | None:
         finally:
             process.terminate()
             process.wait(30)
-    return find_recovery_timestamp(log_path.read_text())
+    return find_recovery_timestamp(log_path.read_text().splitlines())
 
 
 def _wait_until_it_answers(process: "subprocess.Popen[bytes]", port: int, log_path: Path) -> None:
@@ -73,17 +73,6 @@ def _wait_until_it_answers(process: "subprocess.Popen[bytes]", port: int, log_pa
             tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-5:])
             code = process.poll()
             raise CopyNotUsable(f"the restored copy did not start (exit code {code}): {tail}") from error
-
-
-def find_recovery_timestamp(log: str) -> Timestamp | None:
-    """The `recoveryTimestamp` of the log line "WiredTiger recoveryTimestamp", the last one where there are several."""
-    found = None
-    for line in log.splitlines():
-        if '"WiredTiger recoveryTimestamp"' not in line:
-            continue
-        value = json.loads(line)["attr"]["recoveryTimestamp"]["$timestamp"]
-        found = Timestamp(int(value["t"]), int(value["i"]))
-    return found
 
 
 def hash_advanced(

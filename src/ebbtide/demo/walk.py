@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bson import Timestamp
 from pymongo import MongoClient
 
 from ebbtide.cli.client import EbbtideClient
@@ -29,6 +28,7 @@ from ebbtide.cli.render.progress import ProgressView
 from ebbtide.cli.render.quantities import human_bytes, human_seconds
 from ebbtide.demo.copies import hash_advanced, start_plainly
 from ebbtide.demo.place import DemoPlace
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import EbbtideError, JobFailed
 from ebbtide.mongod.ports import free_port
 from ebbtide.processes import dies_with_parent
@@ -374,10 +374,10 @@ def _head_client(lab: ReplicaSetLab, host: str, port: int) -> "MongoClient[Docum
     )
 
 
-def _is_at(found: Timestamp, wanted: Document) -> bool:
+def _is_at(found: OplogTimestamp, wanted: Document) -> bool:
     """Whether `found` is the wire's `{"date", "increment"}`."""
-    date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.time))
-    return bool(date == wanted["date"] and found.inc == wanted["increment"])
+    date = found.date.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return bool(date == wanted["date"] and found.increment == wanted["increment"])
 
 
 def _differences(one: Document, other: Document) -> Iterator[str]:

@@ -63,6 +63,22 @@ def job_id(kind: JobKind, subject_id: str) -> str:
     return f"{kind.value}:{subject_id}"
 
 
+def queued_job(
+    kind: JobKind, *, subject_id: str, group_id: GroupId, cluster_id: ClusterId, now: datetime
+) -> Job:
+    """The job of a subject, as it is when it is asked for."""
+    return Job(
+        id=job_id(kind, subject_id),
+        kind=kind,
+        subject_id=subject_id,
+        group_id=group_id,
+        cluster_id=cluster_id,
+        state=JobState.QUEUED,
+        created=now,
+        not_before=now,
+    )
+
+
 @dataclass(frozen=True)
 class TryAgain:
     """The job goes back into the queue until `not_before`."""

@@ -21,12 +21,11 @@ is a directory that has some of the writes, and a small one in the temporary dir
 """
 
 import fcntl
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +40,7 @@ from ebbtide.domain.replica_set import join_host_port, major_version, split_host
 from ebbtide.errors import IntegrityError, InvalidInput, MongodError, Refused
 from ebbtide.mongod.binary import mongod_version
 from ebbtide.mongod.deployment import translated_errors
+from ebbtide.mongod.log_lines import find_recovery_timestamp
 from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.process import MongodProcess, StopOutcome
 from ebbtide.restore.restore_info import RESTORE_INFO_NAME
@@ -301,16 +301,6 @@ def cut_point(recovery: OplogTimestamp | None, info: ArchiveInfo) -> OplogTimest
             "the extracted files", f"open at {recovery}, and {RESTORE_INFO_NAME} says {info.stable}"
         )
     return recovery
-
-
-def find_recovery_timestamp(log_lines: Sequence[str]) -> OplogTimestamp | None:
-    """Where a mongod opened its files, by its own log; None if it says none, or zero (files without history)."""
-    found = None
-    for line in log_lines:
-        if '"WiredTiger recoveryTimestamp"' in line:
-            value = json.loads(line)["attr"]["recoveryTimestamp"]["$timestamp"]
-            found = OplogTimestamp(seconds=int(value["t"]), increment=int(value["i"]))
-    return None if found == OplogTimestamp(seconds=0, increment=0) else found
 
 
 # --- doing --------------------------------------------------------------------------------------------------------

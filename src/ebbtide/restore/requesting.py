@@ -10,7 +10,7 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, new_id
-from ebbtide.domain.job import Job, JobKind, JobState, job_id
+from ebbtide.domain.job import JobKind, job_id, queued_job
 from ebbtide.domain.restore_job import NEW, RestoreEvent, RestoreJob, archive_name
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
@@ -71,17 +71,13 @@ def request_http_restore(
 
 def enqueue_restore(job: RestoreJob, *, catalog: Catalog, clock: Clock) -> None:
     """Give a restore its job; harmless where it has one."""
-    now = clock.now()
     catalog.jobs.enqueue(
-        Job(
-            id=job_id(JobKind.RESTORE, job.id),
-            kind=JobKind.RESTORE,
+        queued_job(
+            JobKind.RESTORE,
             subject_id=job.id,
             group_id=job.group_id,
             cluster_id=job.cluster_id,
-            state=JobState.QUEUED,
-            created=now,
-            not_before=now,
+            now=clock.now(),
         )
     )
     reach("restore.recorded")

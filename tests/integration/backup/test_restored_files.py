@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from ebbtide.demo.copies import find_recovery_timestamp, hash_advanced, start_plainly
+from ebbtide.demo.copies import hash_advanced, start_plainly
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import DeliveryStatus
 from ebbtide.domain.snapshot import Snapshot
+from ebbtide.mongod.log_lines import find_recovery_timestamp
 from ebbtide.mongod.options import MongodOptions, UnixSocket, render_arguments
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.restore.job_archive import open_archive
@@ -69,8 +70,7 @@ def recovery_timestamp(binary: Path, dbpath: Path, socket: Path) -> OplogTimesta
 
 
 def logged_timestamp(log_path: Path) -> OplogTimestamp | None:
-    found = find_recovery_timestamp(log_path.read_text())
-    return None if found is None else OplogTimestamp.from_bson(found)
+    return find_recovery_timestamp(log_path.read_text().splitlines())
 
 
 def with_copy(
@@ -180,7 +180,7 @@ def test_the_archive_extracted_by_gnu_tar_is_the_same(
     assert read_files(tmp_path / "laid-down") == read_files(extracted, without="restoreInfo.txt")
     opened_at = start_plainly(mongod_binary, extracted)
     assert opened_at is not None
-    assert snapshot.stable_timestamp == OplogTimestamp.from_bson(opened_at)
+    assert snapshot.stable_timestamp == opened_at
     assert expected == advanced_hashes(mongod_binary, tmp_path / "laid-down", socket_directory)
 
 

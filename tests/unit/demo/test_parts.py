@@ -1,16 +1,14 @@
 """The demo's parts that need no mongod: its place, its needs, what it reads of restored copies, its verdict."""
 
-import json
 import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bson import Timestamp
 
 from ebbtide.demo import requirements
-from ebbtide.demo.copies import CopyNotUsable, find_recovery_timestamp, plain_command
+from ebbtide.demo.copies import CopyNotUsable, plain_command
 from ebbtide.demo.place import DemoPlace
 from ebbtide.demo.requirements import available_memory_bytes, check_machine
 from ebbtide.demo.walk import WalkResult
@@ -109,19 +107,6 @@ def test_a_text_without_a_command_is_no_copy(tmp_path: Path) -> None:
     (tmp_path / RESTORE_INFO_NAME).write_text("mongod is a program\n    mongodump --all\n")
     with pytest.raises(CopyNotUsable):
         plain_command(tmp_path)
-
-
-def _log_line(seconds: int, increment: int) -> str:
-    attributes = {"recoveryTimestamp": {"$timestamp": {"t": seconds, "i": increment}}}
-    return json.dumps(
-        {"c": "STORAGE", "msg": "WiredTiger recoveryTimestamp", "attr": attributes}, separators=(",", ":")
-    )
-
-
-def test_the_last_recovery_timestamp_of_a_log_is_found() -> None:
-    log = "\n".join([_log_line(5, 6), '{"msg":"something else"}', _log_line(1700000000, 3), "not json"])
-    assert Timestamp(1700000000, 3) == find_recovery_timestamp(log)
-    assert find_recovery_timestamp("nothing here") is None
 
 
 RESULT = WalkResult(

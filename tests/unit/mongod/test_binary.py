@@ -108,7 +108,9 @@ def test_no_other_version_takes_the_place_of_the_one_that_is_needed(tmp_path: Pa
 def test_a_parameter_that_a_version_does_not_know_is_left_out() -> None:
     unknown = "shutdownTimeoutMillisForSignaledShutdown=100"
     arguments = ["--setParameter", "ttlMonitorEnabled=false", "--setParameter", unknown, "--ipv6"]
-    assert without_unknown_parameters(
-        arguments, version="4.4.2"
-    ) == ["--setParameter", "ttlMonitorEnabled=false", "--ipv6"]
+    assert without_unknown_parameters(arguments, version="4.4.2") == [
+        "--setParameter",
+        "ttlMonitorEnabled=false",
+        "--ipv6",
+    ]
     assert arguments == without_unknown_parameters(arguments, version="5.0.4")

@@ -19,7 +19,6 @@ from ebbtide.restore.prepare import (
     PreparePlan,
     cut_point,
     find_problems,
-    find_recovery_timestamp,
     inspect_directory,
     is_prepared,
     new_configuration,
@@ -146,19 +145,6 @@ def test_the_oplog_is_cut_where_the_files_open() -> None:
     assert cut_point(None, INFO) is None
     with pytest.raises(IntegrityError):
         cut_point(NEWEST, INFO)
-
-
-def _line(seconds: int, increment: int) -> str:
-    return (
-        '{"msg":"WiredTiger recoveryTimestamp",'
-        f'"attr":{{"recoveryTimestamp":{{"$timestamp":{{"t":{seconds},"i":{increment}}}}}}}}}'
-    )
-
-
-def test_the_server_itself_says_where_it_opened_the_files() -> None:
-    assert find_recovery_timestamp(["x", _line(5, 1), "y"]) == OplogTimestamp(5, 1)
-    assert find_recovery_timestamp([_line(0, 0)]) is None
-    assert find_recovery_timestamp([]) is None
 
 
 def test_what_a_plan_leads_to_is_known_again() -> None:

@@ -1,0 +1,16 @@
+"""What a mongod says of itself in its log: structured lines, one JSON document each (4.4 and later)."""
+
+import json
+from collections.abc import Sequence
+
+from ebbtide.domain.optime import OplogTimestamp
+
+
+def find_recovery_timestamp(log_lines: Sequence[str]) -> OplogTimestamp | None:
+    """Where a mongod opened its files, by its own log; None if it says none, or zero (files without history)."""
+    found = None
+    for line in log_lines:
+        if '"WiredTiger recoveryTimestamp"' in line:
+            value = json.loads(line)["attr"]["recoveryTimestamp"]["$timestamp"]
+            found = OplogTimestamp(seconds=int(value["t"]), increment=int(value["i"]))
+    return None if found == OplogTimestamp(seconds=0, increment=0) else found

@@ -37,6 +37,7 @@ from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
 from ebbtide.worker.housekeeping import Housekeeping
 from ebbtide.worker.watcher import Watcher
+from ebbtide.worker.webhook import webhook_of
 
 LOOK_SECONDS = 0.5
 TIDY_SECONDS = 5.0
@@ -62,6 +63,7 @@ class Worker:
         self._tidied_at = float("-inf")
         self._housekeeping = Housekeeping(context)
         self._watcher = Watcher(context)
+        self._webhook = webhook_of(context)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -71,6 +73,8 @@ class Worker:
         _log.info("worker.started", worker_id=self._id)
         threading.Thread(target=self._let_go_of_dead_catalog, name="catalog", daemon=True).start()
         self._watcher.start()
+        if self._webhook is not None:
+            self._webhook.start()
         while not self._stopping.is_set():
             try:
                 self._look()
@@ -240,6 +244,8 @@ class Worker:
         for thread in self._jobs.values():
             thread.join(max(0.0, deadline - self._clock.monotonic()))
         self._watcher.stop()
+        if self._webhook is not None:
+            self._webhook.stop()
         self._housekeeping.stop(seconds=max(1.0, deadline - self._clock.monotonic()))
         keepers = list(self._keepers.values())
         for keeper, _ in keepers:

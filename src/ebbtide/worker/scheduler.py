@@ -37,7 +37,8 @@ class Scheduler:
     def look(self) -> None:
         """Ask for what is due. What cannot be begun now is tried again at the next look."""
         for cluster in self._catalog.clusters.list_live():
-            if cluster.state is ClusterState.ACTIVE:
+            # Somebody paused it: nothing is missed, and one snapshot makes up for all once it goes on.
+            if cluster.state is ClusterState.ACTIVE and not cluster.is_paused:
                 self._look_at(cluster)
 
     def _look_at(self, cluster: Cluster) -> None:

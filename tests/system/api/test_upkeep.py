@@ -144,6 +144,14 @@ def test_what_was_missed_is_told_once_and_made_up_once(upkeep: Any) -> None:
     assert in_progress(upkeep) == []
 
 
+def test_a_paused_cluster_misses_nothing(upkeep: Any) -> None:
+    insert_head(upkeep, HeadState.SYNCING)
+    upkeep.catalog._database.clusters.update_one({"_id": upkeep.cluster.id}, {"$set": {"is_paused": True}})
+    upkeep.clock.ahead = DAY
+    Scheduler(upkeep.catalog, upkeep.clock).look()
+    assert "schedule.missed" not in kinds(upkeep)
+
+
 def test_a_removed_cluster_gets_no_snapshots(upkeep: Any) -> None:
     insert_head(upkeep)
     upkeep.catalog.clusters.set_state(upkeep.cluster.id, ClusterState.REMOVING)

@@ -54,8 +54,9 @@ from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.mongod.deployment import run_admin, translated_errors
 from ebbtide.repository.manifest import Manifest, ManifestKind
+from ebbtide.repository.repository import ReplicaSetStore
 from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
-from ebbtide.storage.throttled import RateLimit
+from ebbtide.storage.throttled import RateLimit, stoppable
 
 Document = dict[str, Any]
 
@@ -91,8 +92,11 @@ class SnapshotRun:
         self._access = context.access(cluster)
         self._dbpath = context.head_directory(cluster) / "db"
         self._clones = self._dbpath.with_name(CLONES_NAME)
-        self._store = context.repository.replica_set(cluster.id, cluster.replica_set_name)
-        self._space = SpaceGuard(self._store.storage, settings=context.settings, clock=context.clock)
+        storage = stoppable(context.repository.storage, self._check)
+        self._store = ReplicaSetStore(
+            storage, cluster_id=cluster.id, replica_set_name=cluster.replica_set_name
+        )
+        self._space = SpaceGuard(storage, settings=context.settings, clock=context.clock)
         read_rate = context.settings.number("head.read_bytes_per_second")
         self._reads = RateLimit(read_rate, context.clock) if read_rate else None
 

@@ -4,8 +4,10 @@ The rule is `domain.bounds.draw`; here is the clock that waits. Reading back is 
 once, and prune reads little.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from typing import Self
 
 from ebbtide.clock import Clock
 from ebbtide.domain.bounds import Bucket, draw
@@ -40,6 +42,14 @@ class ThrottledStorage:
     def __init__(self, inner: Storage, *, writes: RateLimit) -> None:
         self.inner = inner
         self._writes = writes
+        self._check: Callable[[], None] | None = None
+
+    def checked_by(self, check: Callable[[], None]) -> Self:
+        """The same storage and the same limit, but whoever waits for it stops when `check` raises: the put raises that,
+        and stores nothing."""
+        checked = copy.copy(self)
+        checked._check = check
+        return checked
 
     def put(self, name: str, chunks: Iterable[bytes]) -> int:
         return self.inner.put(name, self._slowly(chunks))
@@ -70,10 +80,15 @@ class ThrottledStorage:
 
     def _slowly(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._writes.take(len(chunk))
+            self._writes.take(len(chunk), check=self._check)
             yield chunk
 
     def _objects_slowly(self, objects: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
         for name, data in objects:
-            self._writes.take(len(data))
+            self._writes.take(len(data), check=self._check)
             yield name, data
+
+
+def stoppable(storage: Storage, check: Callable[[], None]) -> Storage:
+    """`storage`; where it waits for a rate, the waiting ends when `check` raises."""
+    return storage.checked_by(check) if isinstance(storage, ThrottledStorage) else storage

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ebbtide.errors import JobCancelled
-from ebbtide.storage.throttled import WAIT_SECONDS_MAX, RateLimit, ThrottledStorage
+from ebbtide.storage.throttled import WAIT_SECONDS_MAX, RateLimit, ThrottledStorage, stoppable
 from ebbtide.testing.storage import MemoryStorage
 
 
@@ -42,6 +42,20 @@ def test_who_waits_stops_when_it_is_told_to() -> None:
     with pytest.raises(JobCancelled):
         RateLimit(1000, clock).take(10_000, check=cancelled)
     assert clock.slept == []
+
+
+def test_a_put_that_is_told_to_stop_while_it_waits_stores_nothing() -> None:
+    def cancelled() -> None:
+        raise JobCancelled("the job was cancelled")
+
+    clock, inner = SleepingClock(), MemoryStorage()
+    storage = stoppable(ThrottledStorage(inner, writes=RateLimit(1000, clock)), cancelled)
+    with pytest.raises(JobCancelled):
+        storage.put("a", [b"x" * 400, b"y" * 400])
+    with pytest.raises(JobCancelled):
+        storage.put_many([("b", b"z" * 400)])
+    assert inner.objects == {}
+    assert stoppable(inner, cancelled) is inner
 
 
 def test_puts_share_one_limit_and_reads_have_none() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import structlog
 
 from ebbtide.domain.bounds import waiting_for_space
 from ebbtide.domain.cluster import Cluster
@@ -31,7 +32,16 @@ class SmallStorage(ThrottledStorage):
 
     def __init__(self, inner: Storage, clock: Any) -> None:
         super().__init__(inner, writes=RateLimit(1e12, clock))
-        self.free = AMPLE
+        # Shared with those that are made of this one for a snapshot.
+        self.space = {"free": AMPLE}
+
+    @property
+    def free(self) -> int:
+        return self.space["free"]
+
+    @free.setter
+    def free(self, value: int) -> None:
+        self.space["free"] = value
 
     def free_bytes(self) -> int | None:
         return self.free
@@ -151,6 +161,28 @@ def test_a_snapshot_under_way_stops_unlocks_its_head_and_waits_however_long(
     bounded.settings["head.read_bytes_per_second"] = 0
     bounded.storage.free = AMPLE
     bounded.installation.wait_for_snapshot(snapshot)
+
+
+def test_the_window_of_the_oplog_is_what_the_set_says(bounded: Bounded) -> None:
+    client = bounded.installation.context.access(bounded.cluster).set_client(timeout_seconds=5)
+    with client:
+        window = watcher.oplog_window_seconds(client)
+        oldest = client.local["oplog.rs"].find_one(sort=[("$natural", 1)])["ts"].time
+        now = client.admin.command("hello")["lastWrite"]["opTime"]["ts"].time
+    assert window is not None
+    assert abs(window - (now - oldest)) <= 15
+
+
+def test_what_is_logged_names_job_and_cluster(bounded: Bounded) -> None:
+    merge = structlog.contextvars.merge_contextvars
+    with structlog.testing.capture_logs(processors=[merge]) as lines:
+        snapshot = bounded.installation.take_snapshot(bounded.cluster)
+        bounded.installation.wait_until(lambda: bounded.job(snapshot).state is JobState.DONE)
+    of_the_job = [line for line in lines if line["event"].startswith(("job.", "snapshot."))]
+    assert {"job.step", "snapshot.complete"} <= {line["event"] for line in of_the_job}
+    told_by_the_worker = [line for line in of_the_job if line["event"] != "snapshot.requested"]
+    assert {job_id(JobKind.SNAPSHOT, snapshot.id)} == {line["job_id"] for line in told_by_the_worker}
+    assert {bounded.cluster.id} == {line["cluster_id"] for line in told_by_the_worker}
 
 
 def test_a_head_is_read_no_faster_than_is_set_and_a_long_lock_is_told_while_it_is_held(

@@ -128,7 +128,7 @@ def get_cluster(call: Call) -> Answer:
 
 
 def delete_cluster(call: Call) -> Answer:
-    """Begin to remove: the head leaves the set, the snapshots stay. Asking twice is harmless."""
+    """Begin to remove: the head leaves the set, the last snapshot stays. Asking twice is harmless."""
     catalog = call.context.catalog
     removed = remove_cluster(call.cluster, catalog=catalog, clock=call.context.clock, actor=call.actor)
     return cluster_answer(call, removed, status=202)

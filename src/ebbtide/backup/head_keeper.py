@@ -599,7 +599,7 @@ class HeadKeeper:
     def _finish_removal(self, cluster: Cluster) -> None:
         self._catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
         self._event(
-            cluster, EventLevel.INFO, "cluster.removed", f"{cluster.name} is removed; its snapshots stay"
+            cluster, EventLevel.INFO, "cluster.removed", f"{cluster.name} is removed; its last snapshot stays"
         )
 
     # --- records --------------------------------------------------------------------------------------------------

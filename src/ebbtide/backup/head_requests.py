@@ -42,7 +42,7 @@ def rejoin(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> C
 
 
 def detach(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
-    """Remove a cluster without its set: for one whose set, or whose head's machine, is lost. Its snapshots stay.
+    """Remove a cluster without its set: for one whose set, or whose head's machine, is lost. Its last snapshot stays.
 
     The set goes on listing the head, until somebody runs `removal_line` on its primary.
     """

@@ -445,7 +445,7 @@ def remove_cluster(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: s
             clock,
             level=EventLevel.INFO,
             kind="cluster.removing",
-            message=f"{cluster.name} is being removed: its head leaves the set, its snapshots stay",
+            message=f"{cluster.name} is being removed: its head leaves the set, its last snapshot stays",
             group_id=cluster.group_id,
             cluster_id=cluster.id,
             actor=actor,

@@ -247,7 +247,7 @@ def remove(
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Stop backing up a cluster: its head leaves the set, its snapshots stay."""
+    """Stop backing up a cluster: its head leaves the set, its last snapshot stays."""
     if force:
         heads.detach(name, force=True, yes=yes, output=output, profile=profile, group=group)
         return
@@ -258,7 +258,7 @@ def remove(
         # By id: the cluster that was shown is the one that is removed, whoever took its name meanwhile.
         removed = session.client.remove_cluster(session.group_id, str(cluster.get("id", name)))
         session.output.document(removed)
-        session.output.text(f"{cluster.get('name')} is being removed; its snapshots stay and can be restored")
+        session.output.text(f"{cluster.get('name')} is being removed; its last snapshot stays, older ones until they expire")
 
 
 # Rules

@@ -97,7 +97,7 @@ def detach(
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Let go of a cluster whose set, or whose head's machine, is lost; its snapshots stay.
+    """Let go of a cluster whose set, or whose head's machine, is lost; its last snapshot stays.
 
     The set is not asked, so it goes on listing the head: this prints the one line that takes it out, for its primary.
     """
@@ -119,7 +119,7 @@ def detach(
 
 def show_detached(output: Output, detached: Document) -> None:
     """What is left to do for the person who let go of a cluster."""
-    output.text(f"{detached.get('name')} is let go of; its snapshots stay and can be restored")
+    output.text(f"{detached.get('name')} is let go of; its last snapshot stays, older ones until they expire")
     output.text("on the set's primary, once there is one, in mongosh:")
     output.text(f"  {detached.get('removalCommand')}")
 

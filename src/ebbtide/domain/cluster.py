@@ -18,7 +18,7 @@ class ClusterState(StrEnum):
 
     ACTIVE = "ACTIVE"  # it has, or is getting, a head
     REMOVING = "REMOVING"  # its head is leaving the set
-    REMOVED = "REMOVED"  # no head any more; its snapshots stay
+    REMOVED = "REMOVED"  # no head any more; its last snapshot stays, older ones until they expire
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,17 +49,17 @@ def plan_retention(
     snapshots: Iterable[Snapshot],
     *,
     retention_days: int,
-    is_live: bool,
     in_use: Collection[SnapshotId],
     now: datetime,
 ) -> list[Verdict]:
     """The verdict on each snapshot of one cluster, in their order.
 
-    `is_live`: the cluster is still under backup. `in_use`: what restore jobs and downloads need. `retention_days` is
+    The newest complete one is always kept, also when the cluster is not backed up any more: only a person deletes the
+    last copy of somebody's data. `in_use`: what restore jobs and downloads need. `retention_days` is
     for snapshots without a time of their own (taken before they had one). Deleted snapshots are left out.
     """
     present = [s for s in snapshots if s.state is not SnapshotState.DELETED]
-    newest = newest_complete(present) if is_live else None
+    newest = newest_complete(present)
     return [
         _judge(s, retention_days=retention_days, is_newest=s is newest, is_in_use=s.id in in_use, now=now)
         for s in present

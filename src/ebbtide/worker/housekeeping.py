@@ -14,7 +14,6 @@ import structlog
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.snapshot_changes import expire_links_of_deleted, expire_snapshot
-from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreStatus
@@ -90,7 +89,6 @@ class Housekeeping:
         verdicts = plan_retention(
             snapshots,
             retention_days=self._catalog.schedules.get(cluster).retention_days,
-            is_live=cluster.state is not ClusterState.REMOVED,
             in_use={s.id for s in past if self._is_in_use(s.id, now)},
             now=now,
         )

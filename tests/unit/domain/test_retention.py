@@ -37,12 +37,8 @@ def snapshot(
     )
 
 
-def verdicts(
-    *snapshots: Snapshot, now: int, is_live: bool = True, in_use: tuple[SnapshotId, ...] = ()
-) -> list[str]:
-    found = plan_retention(
-        snapshots, retention_days=2, is_live=is_live, in_use=in_use, now=BEGIN + now * HOUR
-    )
+def verdicts(*snapshots: Snapshot, now: int, in_use: tuple[SnapshotId, ...] = ()) -> list[str]:
+    found = plan_retention(snapshots, retention_days=2, in_use=in_use, now=BEGIN + now * HOUR)
     assert all(v.keep is (v.reason is not Reason.EXPIRED) for v in found)
     return [v.reason.value for v in found]
 
@@ -82,10 +78,6 @@ def verdicts(
 )
 def test_verdicts(snapshots: list[Snapshot], now: int, expected: list[str]) -> None:
     assert expected == verdicts(*snapshots, now=now)
-
-
-def test_the_snapshots_of_a_removed_cluster_all_go_in_their_time() -> None:
-    assert verdicts(snapshot(0), snapshot(6), now=1000, is_live=False) == ["EXPIRED", "EXPIRED"]
 
 
 def test_what_a_restore_needs_stays_until_it_does_not() -> None:
@@ -154,7 +146,7 @@ def test_100_days_of_the_schedule() -> None:
         if hour == 80 * 24 and kept is not None:
             present[kept] = replace(present[kept], do_not_delete=False, expires=now)
         for verdict in plan_retention(
-            present.values(), retention_days=schedule.retention_days, is_live=True, in_use=(), now=now
+            present.values(), retention_days=schedule.retention_days, in_use=(), now=now
         ):
             if not verdict.keep:
                 del present[verdict.snapshot.id]

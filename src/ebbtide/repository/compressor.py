@@ -54,7 +54,8 @@ class Compressor:
         self._memory = os.memfd_create("ebbtide-compressor", os.MFD_CLOEXEC)
         try:
             os.ftruncate(self._memory, memory_bytes(piece_bytes))
-            command = [sys.executable, "-m", "ebbtide.repository.compressor_program"]
+            # -P: what lies in the current directory must not pass for a library.
+            command = [sys.executable, "-P", "-m", "ebbtide.repository.compressor_program"]
             self._process = subprocess.Popen(
                 [*command, str(self._memory), str(piece_bytes)],
                 stdin=subprocess.PIPE,

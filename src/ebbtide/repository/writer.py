@@ -46,15 +46,15 @@ from ebbtide.repository.source import SourceFile as SourceFile
 from ebbtide.repository.source import is_unchanged as is_unchanged
 from ebbtide.repository.source import stat_file as stat_file
 
-WINDOW_UNITS_PER_THREAD = 4
+WINDOW_UNITS_PER_THREAD = 2
 """Units under way per thread: they bridge the time in which a finished pack is made durable."""
 
 PACKS_UNDER_WAY_MAX = 2
-"""Finished packs being made durable while the next one fills, so three are in memory: one alone keeps the
-compressors waiting, a third one gained nothing."""
+"""Finished packs being made durable while the next one fills: one alone keeps the compressors waiting, a third
+one gained nothing. What of them is written already is in memory no more."""
 
 COMPRESSORS_FROM_BYTES = 256 * 1024 * 1024
-"""So much to read is worth the start of other processes (0.2 s of a processor each) and their 30 MB each."""
+"""So much to read is worth the start of other processes (some hundredths of a second) and their 30 MB each."""
 
 RECIPES_PENDING_BYTES_MAX = 8 * 1024 * 1024
 
@@ -145,6 +145,12 @@ def _read_when_allowed(
     if before_read is not None:
         before_read(sum(piece.length for piece in unit))
     return read_unit(unit, compressors)
+
+
+def _drain(blocks: deque[Buffer]) -> Iterator[Buffer]:
+    """The blocks in order, each forgotten once it is taken: a pack that only waits for its sync holds no memory."""
+    while blocks:
+        yield blocks.popleft()
 
 
 @dataclass
@@ -259,14 +265,14 @@ class _Writing:
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
         self._pack_offset = len(pack_header(self._pack_id))
-        self._pack_blocks: list[Buffer] = []
+        self._pack_blocks: deque[Buffer] = deque()
 
     def _close_pack(self) -> None:
         """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier
         ones."""
         put: Future[int] | None = None
         if self._pack_blocks:
-            chunks = pack_chunks(self._pack_id, self._pack_blocks)
+            chunks = pack_chunks(self._pack_id, _drain(self._pack_blocks))
             put = self._putters.submit(self._store.storage.put, self._store.pack_name(self._pack_id), chunks)
             self._pack_sequence += 1
         self._under_way.append((put, self._pending))

@@ -129,8 +129,8 @@ class _HeadGauges:
         self.families = (self._lag, self._state, self._locked)
 
     def add(self, labels: tuple[str, ...], head: Head) -> None:
-        # A lag that was measured before it went down says nothing now.
-        if head.lag_seconds is not None and head.state is HeadState.FOLLOWING:
+        # A lag that was measured before it went down, or could not be asked any more, says nothing now.
+        if head.lag_seconds is not None and head.state is HeadState.FOLLOWING and not head.message:
             self._lag.add_metric(labels, head.lag_seconds)
         for state in HeadState:
             self._state.add_metric((*labels, state.value), int(state is head.state))

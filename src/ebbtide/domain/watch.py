@@ -44,12 +44,19 @@ class HeadObservation:
     disk: Space | None
 
 
-def is_behind(state: HeadState, *, lag: float | None, is_locked: bool, was_behind: bool) -> bool:
-    """Whether a head does not keep up now. One that has not joined yet, or waits for a person, is no laggard."""
+def is_behind(
+    state: HeadState, *, lag: float | None, is_locked: bool, in_trouble: bool, was_behind: bool
+) -> bool:
+    """Whether a head does not keep up now. One that has not joined yet, or waits for a person, is no laggard.
+
+    `in_trouble`: it could not be asked at the last look, so its lag is an old one.
+    """
     if state is HeadState.DOWN:
         return True
     if state is not HeadState.FOLLOWING or is_locked:
         return False
+    if in_trouble:
+        return True
     if lag is None:
         return was_behind
     return lag > (BEHIND_OVER_SECONDS if was_behind else BEHIND_SECONDS)

@@ -41,7 +41,7 @@ LAG_WORTH_ASKING_SECONDS = 30.0
 """The oplog window is asked for every ten minutes, and more often while it may matter."""
 
 ASK_SECONDS = 5.0
-STOP_SECONDS = 3.0
+STOP_SECONDS = 2.0
 
 Document = dict[str, Any]
 _log = structlog.get_logger()
@@ -73,7 +73,7 @@ class Watcher:
         self._used_at = float("-inf")
         self._counting: Iterator[StoredObject] | None = None
         self._counted_bytes = 0
-        self._thread = threading.Thread(target=self._run, name="watch")
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     @property
     def is_space_low(self) -> bool:
@@ -84,10 +84,10 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask the watch to end, and wait a little for it."""
+        """Ask the watch to end, and wait a little: one that waits for a set that is away is left to itself."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(ASK_SECONDS + STOP_SECONDS)
+            self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -200,6 +200,7 @@ class Watcher:
             head.state,
             lag=head.lag_seconds,
             is_locked=is_locked,
+            in_trouble=bool(head.message),
             was_behind=watched.behind_since is not None,
         )
         if not behind:

@@ -80,21 +80,23 @@ def test_a_disk_is_low_below_a_twentieth_and_fine_a_tenth_above_that(
 
 
 @pytest.mark.parametrize(
-    ("state", "lag", "is_locked", "was", "expected"),
+    ("state", "lag", "is_locked", "in_trouble", "was", "expected"),
     [
-        (HeadState.FOLLOWING, 60.0, False, False, False),
-        (HeadState.FOLLOWING, 61.0, False, False, True),
-        (HeadState.FOLLOWING, 31.0, False, True, True),
-        (HeadState.FOLLOWING, 30.0, False, True, False),
-        (HeadState.FOLLOWING, None, False, True, True),
-        (HeadState.FOLLOWING, None, False, False, False),
-        (HeadState.FOLLOWING, 999.0, True, False, False),
-        (HeadState.DOWN, None, False, False, True),
-        (HeadState.SYNCING, 999.0, False, False, False),
-        (HeadState.FAILED, None, False, True, False),
+        (HeadState.FOLLOWING, 60.0, False, False, False, False),
+        (HeadState.FOLLOWING, 61.0, False, False, False, True),
+        (HeadState.FOLLOWING, 31.0, False, False, True, True),
+        (HeadState.FOLLOWING, 30.0, False, False, True, False),
+        (HeadState.FOLLOWING, 0.0, False, True, False, True),
+        (HeadState.FOLLOWING, None, False, False, True, True),
+        (HeadState.FOLLOWING, None, False, False, False, False),
+        (HeadState.FOLLOWING, 999.0, True, True, False, False),
+        (HeadState.DOWN, None, False, False, False, True),
+        (HeadState.SYNCING, 999.0, False, True, False, False),
+        (HeadState.FAILED, None, False, True, True, False),
     ],
 )
 def test_who_is_behind(
-    state: HeadState, lag: float | None, is_locked: bool, was: bool, expected: bool
+    state: HeadState, lag: float | None, is_locked: bool, in_trouble: bool, was: bool, expected: bool
 ) -> None:
-    assert expected is is_behind(state, lag=lag, is_locked=is_locked, was_behind=was)
+    behind = is_behind(state, lag=lag, is_locked=is_locked, in_trouble=in_trouble, was_behind=was)
+    assert expected is behind

@@ -137,6 +137,12 @@ def test_a_head_that_stays_behind_is_told_of_after_minutes(watched: Watched) -> 
     assert watched.look(after=310.0) == ["head.behind"]
 
 
+def test_a_head_that_cannot_be_asked_is_behind_whatever_its_last_lag_was(watched: Watched) -> None:
+    assert watched.look(message="the head cannot be asked") == []
+    assert watched.look(after=310.0) == ["head.behind"]
+    assert watched.look(message="") == []
+
+
 def test_a_lock_is_told_while_it_is_held_and_each_lock_for_itself(watched: Watched) -> None:
     assert watched.look(lock_job_id="SNAPSHOT:a") == []
     assert watched.look(after=301.0) == ["snapshot.lock_held"]

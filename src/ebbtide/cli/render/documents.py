@@ -54,6 +54,7 @@ def cluster_fields(cluster: Document) -> Fields:
         ("version", _version(cluster)),
         *([("mongod", cell(cluster["mongod"]))] if cluster.get("mongod") else []),
         ("state", cell(cluster.get("state")) + (", paused" if cluster.get("paused") else "")),
+        *([("snapshots wait", cell(cluster["snapshotsWaitFor"]))] if cluster.get("snapshotsWaitFor") else []),
         ("registered", cell(cluster.get("created"))),
         ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),
     ]

@@ -6,7 +6,9 @@ NEEDS := sudo apt-get install -y git make curl python3-venv libcurl4
 comma := ,
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
-.PHONY: help setup demo check test test-long conformance format bench clean preflight
+MONGODS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide/mongods
+
+.PHONY: help setup demo check test test-long test-versions conformance format bench clean preflight
 
 help:
 	@echo "make demo         back up, download and restart a throwaway replica set, then stay up"
@@ -14,6 +16,7 @@ help:
 	@echo "make check        format, lint, types, import direction"
 	@echo "make conformance  the API against ../shared/reference"
 	@echo "make test-long    what takes minutes"
+	@echo "make test-versions  sets of 4.4, 5.0 and another 6.0 (fetches their mongods: 130 MB)"
 	@echo "make bench        Ebbtide against plain tools, as ratios (takes minutes, and 12 GB of disk)"
 
 preflight:
@@ -42,6 +45,11 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest tests -m long --ignore=tests/conformance
+
+test-versions: setup
+	PYTHON="$(BIN)/python" sh scripts/fetch-mongods.sh "$(MONGODS)"
+	LD_LIBRARY_PATH="$(MONGODS)/lib" MONGODS="$(MONGODS)" \
+		$(BIN)/python -m pytest tests/integration/backup/test_versions.py -m long
 
 conformance: setup
 	$(BIN)/python -m pytest tests/conformance

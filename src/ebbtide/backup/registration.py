@@ -141,6 +141,9 @@ def gather_facts(request: RegistrationRequest, *, settings: Settings, data_dir: 
             if "setName" not in hello:
                 return Facts(hello=hello)
             build = deployment.run_admin(anonymous, "buildInfo")
+    except deployment.DeploymentError as error:
+        # A server that is too old for PyMongo to talk to, for one; the message says which it needs.
+        return Facts(unreachable=error.message)
     except Unreachable as error:
         return _facts_of_unreachable(request, error)
     known: dict[str, Any] = {"hello": hello, "mongod_version": str(build["version"])}

@@ -16,11 +16,12 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pymongo.errors import PyMongoError
@@ -37,10 +38,11 @@ from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing.churn import Ended, Pace, SlowDownload, find_wrong_bytes
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Owner, RunningService, ServiceNotReady
+from ebbtide.testing.service import Owner, RunningService
 from ebbtide.testing.workload import BackgroundWorkload, load
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 MEBIBYTE = 1024**2
 DISK_BYTES = 768 * MEBIBYTE
@@ -225,49 +227,61 @@ class Churn:
             if snapshot_id is not None:
                 self._delete(snapshot_id)
 
-    def _delete(self, snapshot_id: str) -> None:
-        """Asked again where no answer came: then 404 says that the first time it was done."""
-        client, group_id, name = self.owner.client, self.owner.group_id, self.owner.name
-        self.ever_deleted.add(snapshot_id)
+    def ask(self, request: Callable[[], T], what: str) -> T | None:
+        """What the API answers; None where it refuses. Asked again while it does not answer."""
+        answers: list[T | ApiRefusal] = []
 
-        def ask() -> bool:
+        def look() -> bool:
             try:
-                client.delete_snapshot(group_id, name, snapshot_id)
+                answers.append(request())
             except ApiRefusal as refused:
-                if refused.status not in (404, 410):
+                if refused.retryable:
                     raise
+                answers.append(refused)
             return True
 
-        self.service.wait_until(ask, f"snapshot {snapshot_id} to be deleted", seconds=SECONDS_TO_RECOVER)
+        self.service.wait_until(look, what, seconds=SECONDS_TO_RECOVER)
+        answer = answers[0]
+        if isinstance(answer, ApiRefusal):
+            self.say(f"  {what} was refused: {answer.detail}")
+            return None
+        return answer
+
+    def _delete(self, snapshot_id: str) -> None:
+        """Refused where the first answer was lost: then it is deleted already."""
+        client, owner = self.owner.client, self.owner
+        self.ever_deleted.add(snapshot_id)
+        self.ask(
+            lambda: client.delete_snapshot(owner.group_id, owner.name, snapshot_id),
+            f"deletion of {snapshot_id}",
+        )
+        assert snapshot_id not in self.listed()
 
     def expire(self) -> None:
         """Retention deletes it, once nothing uses it and it is not the newest."""
         snapshot_id = self.pick()
         if snapshot_id is None:
             return
+        client, owner = self.owner.client, self.owner
         self.ever_deleted.add(snapshot_id)
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            self.owner.client.change_snapshot(
-                self.owner.group_id, self.owner.name, snapshot_id, {"expires": now}
-            )
-        except ApiRefusal as refused:
-            if refused.status not in (400, 404, 409, 410):  # past its time already, or gone
-                raise
+        change = {"expires": datetime.now(UTC).isoformat(timespec="seconds")}
+        self.ask(
+            lambda: client.change_snapshot(owner.group_id, owner.name, snapshot_id, change),
+            f"an end to {snapshot_id}",
+        )
 
     def undelete(self) -> None:
         """Delete one and bring it back, in a race with prune: it is back whole, or refused."""
         snapshot_id = self.pick()
         if snapshot_id is None:
             return
+        client, owner = self.owner.client, self.owner
         self._delete(snapshot_id)
         time.sleep(self.rng.uniform(0, 4))
-        try:
-            self.owner.client.undelete_snapshot(self.owner.group_id, self.owner.name, snapshot_id)
-        except ApiRefusal as refused:
-            if refused.status not in (404, 409, 410):
-                raise
-            self.say(f"  refused: {refused.detail}")
+        self.ask(
+            lambda: client.undelete_snapshot(owner.group_id, owner.name, snapshot_id),
+            f"bringing back {snapshot_id}",
+        )
 
     def prune(self) -> None:
         self._prune(wait=self.rng.random() < 0.5)
@@ -299,14 +313,11 @@ class Churn:
         snapshot_id = self.pick()
         if snapshot_id is None:
             return
-        try:
-            restore_id = self.service.wait_until(
-                lambda: self.owner.start_restore(snapshot_id), "a restore job", seconds=SECONDS_TO_RECOVER
-            )
-        except ServiceNotReady:
-            if snapshot_id in self.listed():
-                raise
-            return  # retention was faster
+        restore_id = self.ask(lambda: self.owner.start_restore(snapshot_id), f"a download of {snapshot_id}")
+        if restore_id is None:
+            # A snapshot that is past its time is kept for those who are at it, and for nobody new.
+            assert snapshot_id in self.ever_deleted
+            return
         if self.rng.random() < 0.3:
             self._delete(snapshot_id)
         job = self._end_of(restore_id)
@@ -431,10 +442,13 @@ class Churn:
 
     def check_restores(self, snapshot_id: str) -> None:
         """Download it, extract it, advance it as its own member would have done, and compare by dbHash."""
+        restore_id = self.ask(lambda: self.owner.start_restore(snapshot_id), f"a download of {snapshot_id}")
+        if restore_id is None:
+            assert snapshot_id in self.ever_deleted
+            return
+        archive = self._work / "sample.tar.gz"
         try:
-            job = self.owner.wait_until_ready(self.owner.start_restore(snapshot_id))
-            archive = self._work / "sample.tar.gz"
-            archive.write_bytes(self.owner.download(job))
+            archive.write_bytes(self.owner.download(self.owner.wait_until_ready(restore_id)))
         except EbbtideError:
             if snapshot_id in self.listed():
                 raise
@@ -570,3 +584,6 @@ def test_a_day_of_churn(
                 churn.judge_downloads(wait=False)
             churn.check(samples=2)
         churn.say(f"in all: {churn.counts}")
+        told = Counter(event["kind"] for event in churn.owner.events())
+        churn.say(f"events: {dict(told)}")
+        assert told["prune.done"] > 0

@@ -97,11 +97,10 @@ def hosts_without_our_user(configuration: Configuration) -> set[str]:
 def initial_sync_preference(configuration: Configuration) -> str:
     """Where initial sync shall read: a value of mongod's `initialSyncSourceReadPreference`.
 
-    From a secondary, so that the primary keeps its disk to itself. Not where the only secondaries are delayed ones:
-    mongod would then take an old copy rather than ask the primary.
+    From a secondary, so that the primary keeps its disk to itself; not where one of them is delayed, because mongod
+    (6.0.5) copies that one as readily as any other, and then has hours to catch up.
     """
-    usual = [m for m in configuration["members"] if not m.get("arbiterOnly", False) and not _delay_seconds(m)]
-    return "secondaryPreferred" if len(usual) > 1 else "primaryPreferred"
+    return "primaryPreferred" if any(map(_delay_seconds, configuration["members"])) else "secondaryPreferred"
 
 
 def _delay_seconds(member: Mapping[str, Any]) -> int:

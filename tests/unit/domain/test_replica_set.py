@@ -14,6 +14,8 @@ from ebbtide.domain.replica_set import (
     find_in_status,
     find_member,
     free_member_id,
+    hosts_without_our_user,
+    initial_sync_preference,
     is_localhost,
     join_host_port,
     major_version,
@@ -217,3 +219,29 @@ def test_missing_roles_are_named_in_order(privileges: list[dict[str, Any]], miss
 def test_each_missing_action_names_the_role_that_allows_it(action: str, role: str) -> None:
     privileges = [privilege(CLUSTER, *(a for a in ALL_ACTIONS if a != action)), *ENOUGH[1:]]
     assert [role] == missing_roles(privileges)
+
+
+@pytest.mark.parametrize(
+    ("members", "preference"),
+    [
+        ([{}], "secondaryPreferred"),
+        ([{}, {}, {"arbiterOnly": True}], "secondaryPreferred"),
+        ([{}, {}, {"secondaryDelaySecs": 60}], "primaryPreferred"),
+        ([{}, {}, {"slaveDelay": 60}], "primaryPreferred"),
+        ([{}, {"secondaryDelaySecs": 0}], "secondaryPreferred"),
+    ],
+)
+def test_initial_sync_reads_from_a_secondary_unless_one_is_delayed(
+    members: list[dict[str, Any]], preference: str
+) -> None:
+    assert preference == initial_sync_preference({"members": [{"host": "h:1", **m} for m in members]})
+
+
+def test_members_that_may_not_know_our_user_are_arbiters_and_delayed_ones() -> None:
+    members = [
+        {"host": "a:1"},
+        {"host": "b:1", "arbiterOnly": True},
+        {"host": "c:1", "secondaryDelaySecs": 3600},
+        {"host": "d:1", "hidden": True, "secondaryDelaySecs": 0},
+    ]
+    assert hosts_without_our_user({"members": members}) == {"b:1", "c:1"}

@@ -26,6 +26,22 @@ def access_to(lab: ReplicaSetLab, *, head_host: str = "127.0.0.1") -> dict[str, 
 
 
 @pytest.fixture
+def at_work(installation: Any, mongod_binary: Path) -> Callable[..., Any]:
+    """`at_work(**options)`: a lab of that kind and a worker; its clusters are removed while it is still there."""
+
+    @contextmanager
+    def start(**options: Any) -> Any:
+        with ReplicaSetLab(binary=mongod_binary, **options) as lab, installation.working():
+            try:
+                yield lab
+            finally:
+                for cluster in installation.catalog.clusters.list_live():
+                    installation.remove(cluster)
+
+    return start
+
+
+@pytest.fixture
 def prove(
     installation: Any, mongod_binary: Path, tmp_path: Path, socket_directory: Path
 ) -> Callable[[ReplicaSetLab, Cluster], None]:

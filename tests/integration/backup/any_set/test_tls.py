@@ -174,9 +174,9 @@ def test_a_certificate_for_a_set_that_uses_no_tls(installation: Any, lab: Replic
 @pytest.mark.long
 @pytest.mark.parametrize("mode", [TlsMode.PREFER, TlsMode.REQUIRE])
 def test_a_set_with_keyfile_and_tls_is_backed_up(
-    installation: Any, mongod_binary: Path, prove: Callable[..., None], mode: TlsMode
+    installation: Any, at_work: Any, prove: Callable[..., None], mode: TlsMode
 ) -> None:
-    with ReplicaSetLab(binary=mongod_binary, tls=mode, keyfile=True) as lab, installation.working():
+    with at_work(tls=mode, keyfile=True) as lab:
         keyfile = (lab.keyfile_path or Path()).read_text()
         access = access_to(lab)
         missing = problems(installation, lab, keyfile=keyfile, tls_ca=None, tls_certificate=None)
@@ -184,4 +184,3 @@ def test_a_set_with_keyfile_and_tls_is_backed_up(
         assert list(problems(installation, lab)) == ["keyfile"]
         cluster = installation.register_and_follow(lab, **access, keyfile=keyfile)
         prove(lab, cluster)
-        installation.remove(cluster)

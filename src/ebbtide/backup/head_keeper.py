@@ -301,7 +301,7 @@ class HeadKeeper:
             return
         delay = min(RESTART_DELAY_MAX_SECONDS, 2.0 ** min(head.restarts, 5))
         self._restart_at = self._clock.monotonic() + delay
-        binary = head_binary(cluster, context=self._context)
+        binary = head_binary(cluster, settings=self._context.settings)
         directory = self._directory(cluster)
         if head.joined_once and not has_files(directory / "db"):
             HeadRebuild(cluster, head, context=self._context, access=access, stopping=self._stopping).run()
@@ -361,7 +361,7 @@ class HeadKeeper:
                 # A set without a primary is no reason not to take snapshots.
                 _log.info("head.version_not_asked", cluster_id=cluster.id, message=error.message)
         try:
-            binary = head_binary(cluster, context=self._context)
+            binary = head_binary(cluster, settings=self._context.settings)
         except MongodBinaryMissing as error:
             if self._said_missing != error.message:
                 self._said_missing = error.message

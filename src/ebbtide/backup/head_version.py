@@ -20,17 +20,18 @@ from ebbtide.events import record_event
 from ebbtide.mongod import deployment
 from ebbtide.mongod.binary import find_mongod_of, mongod_version
 from ebbtide.mongod.identity import MongodIdentity
+from ebbtide.settings import Settings
 
 Document = dict[str, Any]
 
 
-def head_binary(cluster: Cluster, *, context: BackupContext) -> Path:
+def head_binary(cluster: Cluster, *, settings: Settings) -> Path:
     """The mongod for this cluster's head. Raises MongodBinaryMissing."""
     return find_mongod_of(
         head_versions(mongod_version=cluster.mongod_version, fcv=cluster.fcv),
         own=cluster.mongod,
-        binaries=context.settings.mapping("mongod.binaries"),
-        default=context.settings.text("mongod"),
+        binaries=settings.mapping("mongod.binaries"),
+        default=settings.text("mongod"),
     )
 
 
@@ -70,7 +71,7 @@ def _describe(before: Cluster, now: Cluster, *, running_version: str, context: B
     )
     major = major_version(now.mongod_version)
     try:
-        version = mongod_version(head_binary(now, context=context))
+        version = mongod_version(head_binary(now, settings=context.settings))
     except MongodBinaryMissing as error:
         return f"{text}; its head cannot be started again: {error}"
     if major_version(version) == major:

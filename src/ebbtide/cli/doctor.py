@@ -85,14 +85,13 @@ def look_at_clusters(
     from ebbtide.clock import SystemClock
     from ebbtide.doctor.checks import judge_cluster
     from ebbtide.doctor.cluster import gather_cluster
-    from ebbtide.doctor.machine import ask_mongod
+    from ebbtide.doctor.machine import ask_head_mongod
     from ebbtide.sealing import ServiceKey
 
     clusters = [c for c in catalog.clusters.list_live() if name is None or name in (c.name, c.id)]
     if name is not None and not clusters:
         raise NotFound(f"no cluster is named {name!r}", hint="ebbtide clusters list")
     service_key = ServiceKey.load_or_create(directory.service_key_file(settings))
-    our_version = ask_mongod(settings)[0]
     findings: list[Finding] = []
     for cluster in clusters:
         findings += judge_cluster(
@@ -101,7 +100,7 @@ def look_at_clusters(
                 catalog=catalog,
                 service_key=service_key,
                 clock=SystemClock(),
-                our_version=our_version,
+                our_version=ask_head_mongod(cluster, settings),
             )
         )
     return findings

@@ -245,8 +245,8 @@ def _judge_member(facts: ClusterFacts, member: MemberFacts) -> list[Finding]:
 def _judge_version(facts: ClusterFacts, member: MemberFacts, label: str) -> Finding:
     ours, theirs = major_version(facts.our_version), major_version(member.version)
     if facts.our_version and ours != theirs:
-        what = f"answers, and runs {member.version}; Ebbtide's mongod is {facts.our_version}"
-        fix = f"set EBBTIDE_MONGOD to the path of a mongod {theirs}"
+        what = f"answers, and runs {member.version}; the head's mongod is {facts.our_version}"
+        fix = f"set EBBTIDE_MONGOD_BINARIES={theirs}=PATH, or ebbtide clusters set {facts.name} --mongod PATH"
         return _finding(facts.name, label, Verdict.FAILED, what, fix)
     return _finding(facts.name, label, Verdict.OK, f"answers, and runs {member.version}")
 

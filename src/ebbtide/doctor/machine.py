@@ -7,9 +7,11 @@ import stat
 import tempfile
 from pathlib import Path
 
+from ebbtide.backup.head_version import head_binary
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.data_directory import DataDirectory
 from ebbtide.doctor.checks import DiskFacts, MachineFacts
+from ebbtide.domain.cluster import Cluster
 from ebbtide.errors import EbbtideError
 from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.repository.repository import parse_header
@@ -63,6 +65,14 @@ def ask_mongod(settings: Settings) -> tuple[str, str, str]:
         return mongod_version(find_mongod(settings.text("mongod"))), "", ""
     except EbbtideError as error:
         return "", error.message, error.hint
+
+
+def ask_head_mongod(cluster: Cluster, settings: Settings) -> str:
+    """The version that the cluster's head would run; that of the default where there is none for it; empty: none."""
+    try:
+        return mongod_version(head_binary(cluster, settings=settings))
+    except EbbtideError:
+        return ask_mongod(settings)[0]
 
 
 def _find_directory_problem(path: Path) -> str:

@@ -101,16 +101,20 @@ def _materialise_rows(scratch: Path, *, rounds: int) -> Iterator[Row]:
 
 
 def _memory_row(files: Path, scratch: Path) -> Row:
-    shutil.rmtree(scratch / "repository")
-    once = run("snapshot", files, scratch / "repository", 1)["peak_rss_bytes"]
+    """Both sides handle the same number of bytes, for a peak is the higher the longer one looks for it."""
+    once = []
+    for _ in range(MEMORY_FACTOR):
+        shutil.rmtree(scratch / "repository", ignore_errors=True)
+        once.append(run("snapshot", files, scratch / "repository", 1)["peak_rss_bytes"])
     shutil.rmtree(scratch / "repository")
     for number in range(MEMORY_FACTOR):
         copy_files(files, scratch / "four-times" / str(number))
     four = run("snapshot", scratch / "four-times", scratch / "four-repository", 1)["peak_rss_bytes"]
     return within(
         "memory of a snapshot",
-        f"peak resident memory with {MEMORY_FACTOR} times the files, against that with them once",
+        f"peak resident memory with {MEMORY_FACTOR} times the files, "
+        f"against the peak of {MEMORY_FACTOR} runs with them once",
         ours=[four],
-        base=[once],
+        base=[max(once)],
         goal=1.1,
     )

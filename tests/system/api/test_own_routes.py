@@ -191,3 +191,34 @@ def test_keys_and_access_lists(service: Any) -> None:
 def test_status(service: Any) -> None:
     key = service.new_key(None)
     assert "version" in service.call("GET", f"{service.url}/api/ebbtide/v1/status", key=key).json()
+
+
+def test_what_may_be_asked_of_a_head(service: Any) -> None:
+    cluster = service.new_cluster("Asked")
+    add_head(service, cluster, HeadState.FOLLOWING)
+    address = f"{service.own_base}/clusters/Asked"
+    assert refused(service.call("POST", f"{address}/rejoin")) == (409, "REFUSED")
+    assert refused(service.call("POST", f"{address}/pause", json={"x": 1})) == (400, "INVALID_ATTRIBUTE")
+    paused = service.call("POST", f"{address}/pause")
+    assert (paused.status_code, paused.json()["paused"]) == (202, True)
+    assert refused(service.call("POST", f"{address}/snapshots")) == (409, "HEAD_NOT_READY")
+    assert "paused" not in service.call("POST", f"{address}/resume").json()
+    certificate = service.call("POST", f"{address}/certificate", json={"tlsCertificate": "x"})
+    assert refused(certificate) == (409, "REFUSED")
+    assert refused(service.call("POST", f"{address}/certificate", json={})) == (400, "MISSING_ATTRIBUTE")
+
+    admin = service.new_key(Role.GROUP_BACKUP_ADMIN, group_id=service.group.id)
+    assert refused(service.call("POST", f"{address}/detach", key=admin)) == (401, "USER_UNAUTHORIZED")
+    for _ in range(2):
+        detached = service.call("POST", f"{address}/detach")
+        assert (detached.status_code, detached.json()["state"]) == (202, "REMOVING")
+        line = f'rs.remove("{cluster.head_host}:{cluster.head_port}")'
+        assert line == detached.json()["removalCommand"]
+    assert refused(service.call("POST", f"{address}/pause")) == (409, "REFUSED")
+
+
+def test_a_dropped_head_is_asked_back(service: Any) -> None:
+    cluster = service.new_cluster("Dropped")
+    add_head(service, cluster, HeadState.REMOVED)
+    assert service.call("POST", f"{service.own_base}/clusters/Dropped/rejoin").status_code == 202
+    assert service.catalog.heads.find(cluster.id).rejoin_wanted

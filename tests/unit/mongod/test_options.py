@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ebbtide.domain.replica_set import ClusterAuthMode, TlsMode
 from ebbtide.errors import InvalidInput
 from ebbtide.mongod.options import (
     SOCKET_PATH_BYTES_MAX,
@@ -13,6 +14,7 @@ from ebbtide.mongod.options import (
     Listen,
     MongodOptions,
     Tcp,
+    TlsFiles,
     UnixSocket,
     connection_uri,
     options_from_document,
@@ -21,6 +23,7 @@ from ebbtide.mongod.options import (
 )
 
 LOOPBACK = Tcp(host="127.0.0.1", port=20001)
+TLS = TlsFiles(mode=TlsMode.REQUIRE, ca_file=Path("/ca"), certificate_file=Path("/certificate"))
 
 
 def options(**changes: Any) -> MongodOptions:
@@ -56,6 +59,15 @@ def test_whole_command_line_of_a_plain_mongod() -> None:
         ({"cluster_role": ClusterRole.SHARD}, ["--shardsvr"]),
         ({"cluster_role": ClusterRole.CONFIG}, ["--configsvr"]),
         ({"keyfile": Path("/k")}, ["--keyFile", "/k"]),
+        (
+            {"tls": TLS},
+            [*("--tlsMode", "requireTLS", "--tlsCAFile", "/ca"), "--tlsCertificateKeyFile", "/certificate"],
+        ),
+        (
+            {"tls": TLS, "cluster_auth_mode": ClusterAuthMode.X509},
+            ["--tlsCertificateKeyFile", "/certificate", "--clusterAuthMode", "x509"],
+        ),
+        ({"authorization": True}, ["--auth"]),
         ({"oplog_size_mb": 990}, ["--oplogSize", "990"]),
         ({"read_only": True}, ["--queryableBackupMode"]),
         ({"set_parameters": {"ttlMonitorEnabled": False}}, ["--setParameter", "ttlMonitorEnabled=false"]),
@@ -137,9 +149,24 @@ def test_impossible_addresses_are_refused(host: str, port: int) -> None:
             "read_only": True,
             "set_parameters": {"a": {"b": 1}, "c": False},
             "extra_flags": ("--syncdelay", "5"),
+            "tls": TLS,
+            "cluster_auth_mode": ClusterAuthMode.SEND_X509,
+            "authorization": True,
         },
     ],
 )
 def test_options_survive_json(changes: dict[str, Any]) -> None:
     before = options(**changes)
     assert options_from_document(json.loads(json.dumps(options_to_document(before)))) == before
+
+
+def test_options_that_were_stored_before_there_was_tls_are_read() -> None:
+    document = options_to_document(options())
+    for name in ("tls", "cluster_auth_mode", "authorization"):
+        del document[name]
+    assert options_from_document(document) == options()
+
+
+def test_members_that_know_each_other_by_certificates_need_some() -> None:
+    with pytest.raises(InvalidInput, match="certificates"):
+        options(cluster_auth_mode=ClusterAuthMode.X509)

@@ -149,7 +149,12 @@ def test_missing_roles_come_with_the_exact_lines() -> None:
     [
         ({"uses_keyfile": True}, "keyfile", "authenticate with a keyfile", "--keyfile"),
         ({"uses_keyfile": True, "keyfile_error": ""}, "keyfile", "authenticate with a keyfile", "--keyfile"),
-        ({"tls_mode": TlsMode.REQUIRE}, "TLS", "use TLS among each other (requireTLS)", "names backup1 in its"),
+        (
+            {"tls_mode": TlsMode.REQUIRE},
+            "TLS",
+            "use TLS among each other (requireTLS)",
+            "names backup1 in its",
+        ),
         ({"tls_mode": TlsMode.PREFER}, "TLS", "use TLS among each other (preferTLS)", "--tls-certificate"),
         (
             {"tls_mode": TlsMode.ALLOW, "cluster_auth_mode": ClusterAuthMode.SEND_KEYFILE},

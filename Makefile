@@ -35,9 +35,10 @@ demo: setup
 	@$(BIN)/ebbtide demo
 
 check: setup
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests bench
+	$(BIN)/ruff check src tests bench
 	$(BIN)/mypy
+	$(BIN)/mypy -p bench
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 
 test: setup
@@ -58,8 +59,8 @@ bench: setup
 	$(BIN)/python -m bench $(BENCH)
 
 format: setup
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests bench
+	$(BIN)/ruff check --fix src tests bench
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -258,7 +258,9 @@ def remove(
         # By id: the cluster that was shown is the one that is removed, whoever took its name meanwhile.
         removed = session.client.remove_cluster(session.group_id, str(cluster.get("id", name)))
         session.output.document(removed)
-        session.output.text(f"{cluster.get('name')} is being removed; its last snapshot stays, older ones until they expire")
+        session.output.text(
+            f"{cluster.get('name')} is being removed; its last snapshot stays, older ones until they expire"
+        )
 
 
 # Rules

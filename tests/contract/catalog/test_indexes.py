@@ -11,6 +11,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
+from ebbtide.catalog.damage import Damage
 from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access import AccessEntry
@@ -90,6 +91,9 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.list_live()
     catalog.clusters.count_in_group(make.group_id)
     catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
+    catalog.clusters.set_mongod(cluster.id, None)
+    catalog.damage.note(Damage(id=cluster.id, found=now, problem=""))
+    catalog.damage.find(cluster.id)
     catalog.clusters.set_paused(cluster.id, True)
     catalog.clusters.set_certificate(cluster.id, tls_ca="", tls_certificate=make.sealed, tls_expires=now)
     catalog.clusters.detach(cluster.id)
@@ -218,7 +222,7 @@ def test_every_method_of_every_collection_is_used_here() -> None:
     try:
         for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "transfers",
                      "jobs", "events", "workers", "schedules", "leases", "prune_runs",
-                     "repository_space", "webhook_cursors"):  # fmt: skip
+                     "repository_space", "webhook_cursors", "damage"):  # fmt: skip
             methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}
             assert set() == methods - used, name
     finally:

@@ -24,7 +24,7 @@ from pymongo import MongoClient
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_connection import ClusterAccess
-from ebbtide.domain.cluster import Cluster, Head, HeadState
+from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.progress import Progress
@@ -51,6 +51,9 @@ Document = dict[str, Any]
 
 MEMBER_SECONDS = 5.0
 """How long a member may take to say how far back its oplog reaches."""
+
+LOOK_SECONDS = 2.0
+"""How often a rebuild looks whether the cluster is still wanted."""
 
 LOG_BYTES_MAX = 1024 * 1024
 """Far more than a mongod logs before it fails over its files, a backtrace included."""
@@ -145,6 +148,7 @@ class HeadRebuild:
         self._clock = context.clock
         self._access = access
         self._stopping = stopping
+        self._looked_at = float("-inf")
         self._dbpath = context.head_directory(cluster) / "db"
         self._store = context.repository.replica_set(cluster.id, cluster.replica_set_name)
 

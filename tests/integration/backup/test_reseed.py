@@ -1,6 +1,7 @@
 """A head without files, with damaged ones, or that fell off the oplog: it gets its data again, by itself."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,26 @@ def test_a_head_that_fell_off_the_oplog_says_so_and_is_built_anew(
     # The snapshot is as old as the head was, so it is of no use.
     (event,) = installation.events(cluster, "head.initial_sync")
     assert "the set's oplog begins at" in event.message
+
+
+def test_a_cluster_is_removed_while_its_head_is_built(
+    installation: Any, lab: ReplicaSetLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(lab, "before", 1)
+    begun: list[str] = []
+
+    def without_end(*_: Any, check_cancelled: Callable[[], None], **__: Any) -> None:
+        begun.append("materialise")
+        while True:
+            check_cancelled()
+            time.sleep(0.05)
+
+    with installation.working():
+        cluster = installation.register_and_follow(lab)
+        installation.take_snapshot(cluster)
+        monkeypatch.setattr(reseed, "materialise", without_end)
+        lose_files(installation, cluster)
+        installation.wait_until(lambda: begun, what="a reseed")
+        assert installation.head(cluster).state is HeadState.RESEEDING
+        installation.remove(cluster)
+    assert not installation.context.head_directory(cluster).exists()

@@ -248,10 +248,17 @@ class HeadRebuild:
         self._update(sync_done_bytes=progress.done)
 
     def _check_stopping(self) -> None:
+        """Laying down may take hours: a worker that stops, and a cluster that is removed, do not wait for it."""
         if self._stopping.is_set():
             raise HeadUnavailable(
                 "the worker stops; the head's files are laid down anew after its next start"
             )
+        if self._clock.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = self._clock.monotonic()
+        cluster = self._catalog.clusters.find(self._cluster.id)
+        if cluster is None or cluster.state is not ClusterState.ACTIVE:
+            raise HeadUnavailable("the cluster is being removed")
 
     def _say_damaged(self, snapshot_id: str, error: EbbtideError) -> None:
         self._event(

@@ -47,7 +47,7 @@ T = TypeVar("T")
 MEBIBYTE = 1024**2
 DISK_BYTES = 768 * MEBIBYTE
 LEAST_FREE_BYTES = 32 * MEBIBYTE
-LEFT_BYTES = 8 * MEBIBYTE
+LEFT_BYTES = MEBIBYTE // 2
 SECONDS_TO_RECOVER = 120.0
 STOP_SECONDS_MAX = 25.0
 DAMAGE_KINDS = frozenset({"restore.damaged", "repository.damaged", "snapshot.failed", "prune.blocked"})
@@ -57,7 +57,7 @@ ENVIRONMENT = {
     "EBBTIDE_REPOSITORY_DELETE_DELAY_HOURS": TWO_SECONDS_IN_HOURS,
     "EBBTIDE_REPOSITORY_PRUNE_GRACE_HOURS": TWO_SECONDS_IN_HOURS,
     "EBBTIDE_REPOSITORY_PRUNE_EVERY_HOURS": str(10 / 3600),
-    "EBBTIDE_REPOSITORY_MIN_FREE_BYTES": str(LEAST_FREE_BYTES),
+    "EBBTIDE_REPOSITORY_MIN_FREE_BYTES": "0",
     "EBBTIDE_DOWNLOADS_RESUME_MINUTES": "1",
     "EBBTIDE_JOBS_RETRY_MINUTES": "60",
 }
@@ -210,9 +210,27 @@ class Churn:
         time.sleep(self.rng.uniform(0, 0.5))
         assert self.service.terminate() < STOP_SECONDS_MAX
         assert not any(self.service.process_ids().values())
-        self.service.start()
+        self.start_service()
         if snapshot_id is not None:
             self.wait_for(snapshot_id)
+
+    def supervisor_dies(self) -> None:
+        """Everything goes down with it, at once, and in the middle of a snapshot."""
+        snapshot_id = self.start_snapshot()
+        time.sleep(self.rng.uniform(0, 0.5))
+        self.service.kill("serve")
+        self.service.wait_until(
+            lambda: not any(self.service.process_ids().values()), "all processes to end", seconds=40
+        )
+        self.start_service()
+        self.wait_for(snapshot_id)
+
+    def start_service(self) -> None:
+        """With or without space that has to stay free: a disk that fills up is then met early, or in the middle."""
+        least = self.rng.choice([0, LEAST_FREE_BYTES])
+        self.service.environment["EBBTIDE_REPOSITORY_MIN_FREE_BYTES"] = str(least)
+        self.say(f"  start, at least {least // MEBIBYTE} MiB stay free")
+        self.service.start()
 
     # --- deleting ---------------------------------------------------------------------------------------------------
 
@@ -481,6 +499,7 @@ ACTIONS: dict[str, Callable[[Churn], None]] = {
     "the primary steps down": Churn.step_down,
     "a member is away": Churn.member_dies,
     "the service is restarted": Churn.restart,
+    "the supervisor is killed": Churn.supervisor_dies,
     "snapshots are deleted": Churn.delete,
     "a snapshot's time is over": Churn.expire,
     "a snapshot is deleted and brought back": Churn.undelete,

@@ -34,24 +34,22 @@ from ebbtide.api.responses import render_refusal
 from ebbtide.api.wire import AUTH_BEARER, effective_state, link_key
 from ebbtide.catalog.damage import Damage
 from ebbtide.domain.download import (
+    IN_FLIGHT_BYTES,
     Gone,
     TooMany,
     Transfer,
-    completed_downloads,
     decide_transfer,
-    sent_intervals,
 )
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, is_id, new_id
-from ebbtide.domain.restore_job import MAX_DOWNLOADS_UNLIMITED, RestoreEvent, RestoreJob, RestoreStatus
+from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
 from ebbtide.events import record_event
+from ebbtide.restore.download_count import count_downloads
 from ebbtide.restore.links import open_download_key
 
 CHUNK_BYTES = 1024 * 1024
-IN_FLIGHT_BYTES = 1024 * 1024
-"""Of a broken transfer so much counts as not sent: it may have died in buffers, and the downloader gets the doubt."""
-
 READER_THREADS = 16
 PROGRESS_EVERY_SECONDS = 1.0
 STALLED_SECONDS_MAX = 600.0
@@ -282,30 +280,19 @@ class Downloads:
         sent = sent_bytes if is_complete else max(0, sent_bytes - IN_FLIGHT_BYTES)
         catalog, now = self._context.catalog, self._context.clock.now()
         catalog.transfers.record_progress(transfer.id, sent_bytes=sent, now=now, ended=now)
-        completed = completed_downloads(
-            job.archive_bytes or 0, sent_intervals(catalog.transfers.list_for_job(job.id))
-        )
-        if completed == 0:
-            return
-        before = catalog.restore_jobs.find(job.id)
-        catalog.restore_jobs.raise_completed_downloads(job.id, completed)
-        if before is not None and before.completed_downloads < completed:
-            record_event(
-                catalog,
-                self._context.clock,
-                level=EventLevel.INFO,
-                kind="restore.downloaded",
-                message=f"download {completed} of restore job {job.id} is complete, to {transfer.address}",
-                group_id=job.group_id,
-                cluster_id=job.cluster_id,
-                subject_id=job.id,
-                actor=f"download link from {transfer.address}",
-            )
-        if job.max_downloads != MAX_DOWNLOADS_UNLIMITED and completed >= job.max_downloads:
-            catalog.restore_jobs.apply(job.id, RestoreEvent.DOWNLOADS_USED_UP)
+        count_downloads(job, last=transfer, catalog=catalog, clock=self._context.clock)
 
     def note_damage(self, job: RestoreJob, damage: EbbtideError) -> None:
-        """The stored data is damaged: the link dies, and somebody must hear of it."""
+        """The stored data is damaged: the link dies, and somebody must hear of it.
+
+        What was deleted meanwhile is not damaged: that link has merely expired.
+        """
+        snapshot = self._context.catalog.snapshots.find(job.snapshot_id)
+        if isinstance(damage, ObjectNotFound) and (
+            snapshot is None or snapshot.state is SnapshotState.DELETED
+        ):
+            self._context.catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED)
+            return
         reason = f"stored data is damaged: {damage.message}"
         _log.error("download.damage_found", job_id=job.id, problem=damage.message)
         found = Damage(id=job.cluster_id, found=self._context.clock.now(), problem=damage.message)

@@ -86,5 +86,6 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])
     database.jobs.create_index([("kind", ASCENDING), ("state", ASCENDING)])
     database.transfers.create_index([("job_id", ASCENDING), ("started", ASCENDING)])
+    database.transfers.create_index([("ended", ASCENDING), ("updated", ASCENDING)])
     database.events.create_index([("time", ASCENDING), ("_id", ASCENDING)])
     database.events.create_index([("group_id", ASCENDING), ("time", DESCENDING), ("_id", DESCENDING)])

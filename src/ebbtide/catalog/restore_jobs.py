@@ -125,6 +125,12 @@ class TransferCollection:
         return [from_document(Transfer, d) for d in cursor]
 
     @translated
+    def list_lost(self, before: datetime) -> list[Transfer]:
+        """Transfers that never ended and told nothing since `before`: their api process died."""
+        cursor = self._transfers.find({"ended": None, "updated": {"$lt": before}})
+        return [from_document(Transfer, d) for d in cursor]
+
+    @translated
     def record_progress(
         self, transfer_id: str, *, sent_bytes: int, now: datetime, ended: datetime | None
     ) -> None:

@@ -59,9 +59,39 @@ def completed_downloads(length_bytes: int, sent: Iterable[tuple[int, int]]) -> i
     return least or 0
 
 
+IN_FLIGHT_BYTES = 1024 * 1024
+"""Of a broken transfer so much counts as not sent: it may have died in buffers, and the downloader gets the doubt."""
+
+
 def sent_intervals(transfers: Iterable[Transfer]) -> list[tuple[int, int]]:
-    """The half-open intervals that `transfers` have sent."""
-    return [(t.first, t.first + t.sent_bytes) for t in transfers if t.sent_bytes > 0]
+    """The half-open intervals that `transfers` have sent.
+
+    Where a later one goes on within what was in flight when an earlier one broke off, its client has what is before:
+    whoever resumes at the very byte leaves no gap.
+    """
+    transfers = tuple(transfers)
+    found = []
+    for t in transfers:
+        end = t.first + t.sent_bytes
+        if t.ended is not None and not t.is_complete:
+            resumed = _first_resumption(t, transfers)
+            end = resumed if resumed is not None and resumed - end <= IN_FLIGHT_BYTES else end
+        if end > t.first:
+            found.append((t.first, end))
+    return found
+
+
+def sent_of_lost(lost: Transfer, transfers: Iterable[Transfer]) -> int:
+    """How much a transfer sent whose api process died: what it last told, or up to where its client went on."""
+    resumed = _first_resumption(lost, transfers)
+    return lost.sent_bytes if resumed is None else resumed - lost.first
+
+
+def _first_resumption(broken: Transfer, transfers: Iterable[Transfer]) -> int | None:
+    """The lowest byte within the unsent rest of a broken transfer at which a later one began."""
+    sent_to = broken.first + broken.sent_bytes
+    begun = [t.first for t in transfers if t.started > broken.started and sent_to < t.first < broken.end]
+    return min(begun, default=None)
 
 
 @dataclass(frozen=True)
@@ -109,11 +139,12 @@ def decide_transfer(
         return Gone(_GONE[DeliveryStatus.EXPIRED])
     transfers = tuple(transfers)
     if now >= expires:
-        has_broken_off = any(
-            t.started < expires and not t.is_complete and not is_active(t, now=now) for t in transfers
-        )
-        if not (is_resumption and has_broken_off and now < expires + resume_for):
+        begun_in_time = [t for t in transfers if t.started < expires and not t.is_complete]
+        if not (is_resumption and begun_in_time and now < expires + resume_for):
             return Gone(_GONE[DeliveryStatus.EXPIRED])
+        if all(is_active(t, now=now) for t in begun_in_time):
+            # Either it still runs, or its api process died a moment ago: in a while it is known which.
+            return TooMany(transfers_max)
     if sum(is_active(t, now=now) for t in transfers) >= transfers_max:
         return TooMany(transfers_max)
     return Allowed()

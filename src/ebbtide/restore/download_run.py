@@ -16,6 +16,7 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId
 from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import IntegrityError, JobCancelled, NotFound, ObjectNotFound
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step
@@ -82,6 +83,9 @@ class DownloadRun:
                 threads=self._context.threads, progress=self._run.progress, check_cancelled=self._run.check
             )
         except (IntegrityError, ObjectNotFound) as error:
+            if isinstance(error, ObjectNotFound) and self._is_deleted(job):
+                self._catalog.restore_jobs.apply(self._id, RestoreEvent.LINK_EXPIRED)
+                return
             self._catalog.restore_jobs.apply(self._id, RestoreEvent.DAMAGE_FOUND, reason=str(error))
             self._catalog.damage.note(
                 Damage(id=job.cluster_id, found=self._context.clock.now(), problem=str(error))
@@ -90,6 +94,11 @@ class DownloadRun:
             raise
         self._catalog.restore_jobs.set_sha1(self._id, sha1)
         reach("restore.hashed")
+
+    def _is_deleted(self, job: RestoreJob) -> bool:
+        """Whether the snapshot was deleted meanwhile: then nothing of it that is missing is damage."""
+        snapshot = self._catalog.snapshots.find(job.snapshot_id)
+        return snapshot is not None and snapshot.state is SnapshotState.DELETED
 
     def _load(self) -> RestoreJob:
         job = self._catalog.restore_jobs.find(self._id)

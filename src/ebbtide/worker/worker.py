@@ -33,6 +33,7 @@ from ebbtide.errors import EbbtideError
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
+from ebbtide.restore.download_count import settle_lost_transfers
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
 from ebbtide.worker.housekeeping import Housekeeping
@@ -189,6 +190,7 @@ class Worker:
             enqueue_restore(restore, catalog=self._catalog, clock=self._clock)
         for restore in self._catalog.restore_jobs.list_expired(self._clock.now()):
             self._catalog.restore_jobs.apply(restore.id, RestoreEvent.LINK_EXPIRED)
+        settle_lost_transfers(catalog=self._catalog, clock=self._clock, now=self._clock.now())
 
     def _give_up_snapshot(self, snapshot: Snapshot) -> None:
         """The head is gone, so no worker will claim this one any more; one that still works on it is told to stop."""

@@ -131,6 +131,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.transfers.insert(transfer)
     catalog.transfers.list_for_job(transfer.job_id)
     catalog.transfers.record_progress(transfer.id, sent_bytes=1, now=now, ended=None)
+    catalog.transfers.list_lost(now)
     catalog.transfers.delete(transfer.id)
     catalog.jobs.enqueue(job)
     catalog.jobs.find(job.id)

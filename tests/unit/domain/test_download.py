@@ -1,5 +1,6 @@
 """Accounting of a download link: what counts, and who may begin."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ebbtide.domain.download import (
+    IN_FLIGHT_BYTES,
     TRANSFER_STALE_AFTER,
     Allowed,
     Gone,
@@ -17,6 +19,7 @@ from ebbtide.domain.download import (
     decide_transfer,
     is_active,
     sent_intervals,
+    sent_of_lost,
 )
 from ebbtide.domain.ids import RestoreJobId
 from ebbtide.domain.restore_job import MAX_DOWNLOADS_UNLIMITED, DeliveryStatus
@@ -85,6 +88,52 @@ def test_only_what_was_sent_counts() -> None:
     assert sent_intervals([transfer(), transfer(sent_bytes=0)]) == [(0, 50)]
 
 
+def part(first: int, end: int, sent_bytes: int, *, begun: int, is_ended: bool = True) -> Transfer:
+    started = EXPIRES - HOUR + begun * SECOND
+    return replace(
+        transfer(started=started, ended=started if is_ended else None, sent_bytes=sent_bytes),
+        first=first,
+        end=end,
+    )
+
+
+MIB = IN_FLIGHT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("transfers", "completed"),
+    [
+        # A client that resumes at the very byte has what was in flight before it.
+        ([part(0, 9 * MIB, 3 * MIB, begun=0), part(4 * MIB, 9 * MIB, 5 * MIB, begun=1)], 1),
+        # Further on than what can have been in flight: the gap was never sent.
+        ([part(0, 9 * MIB, 3 * MIB, begun=0), part(6 * MIB, 9 * MIB, 3 * MIB, begun=1)], 0),
+        # The other one came first: nobody resumed.
+        ([part(0, 9 * MIB, 3 * MIB, begun=1), part(4 * MIB, 9 * MIB, 5 * MIB, begun=0)], 0),
+        # Still running: what it has sent is what it has told.
+        ([part(0, 9 * MIB, 3 * MIB, begun=0, is_ended=False), part(4 * MIB, 9 * MIB, 5 * MIB, begun=1)], 0),
+    ],
+)
+def test_a_resumed_download_counts_without_a_gap(transfers: list[Transfer], completed: int) -> None:
+    assert completed == completed_downloads(9 * MIB, sent_intervals(transfers))
+
+
+@pytest.mark.parametrize(
+    ("others", "sent_bytes"),
+    [
+        ([], 3 * MIB),
+        ([part(7 * MIB, 9 * MIB, 0, begun=1)], 7 * MIB),
+        ([part(8 * MIB, 9 * MIB, 0, begun=1), part(7 * MIB, 9 * MIB, 0, begun=2)], 7 * MIB),
+        ([part(2 * MIB, 9 * MIB, 0, begun=1)], 3 * MIB),
+        ([part(9 * MIB, 18 * MIB, 0, begun=1)], 3 * MIB),
+    ],
+)
+def test_a_lost_transfer_sent_what_it_told_or_up_to_where_its_client_went_on(
+    others: list[Transfer], sent_bytes: int
+) -> None:
+    lost = part(0, 9 * MIB, 3 * MIB, begun=0, is_ended=False)
+    assert sent_bytes == sent_of_lost(lost, [lost, *others])
+
+
 @pytest.mark.parametrize(
     ("since", "ended", "expected"),
     [
@@ -136,7 +185,12 @@ def decide(**changes: Any) -> Allowed | Gone | TooMany:
         (EXPIRES + MINUTE, True, [LATE], Gone),  # only a transfer begun in time may be resumed
         (EXPIRES + HOUR - SECOND, True, [BROKEN], Allowed),
         (EXPIRES + HOUR, True, [BROKEN], Gone),
-        (EXPIRES + SECOND, True, [transfer(updated=EXPIRES)], Gone),  # it is still being sent
+        (
+            EXPIRES + SECOND,
+            True,
+            [transfer(updated=EXPIRES)],
+            TooMany,
+        ),  # it runs, or its process just died: wait
     ],
 )
 @pytest.mark.parametrize("status", [DeliveryStatus.READY, DeliveryStatus.EXPIRED])

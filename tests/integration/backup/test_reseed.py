@@ -12,6 +12,7 @@ from ebbtide.backup import head_keeper, reseed
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.errors import IntegrityError, StorageError
+from ebbtide.mongod.process import MongodProcess
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
 
@@ -44,8 +45,14 @@ def assert_same_data(installation: Any, cluster: Cluster, lab: ReplicaSetLab) ->
 
 def lose_files(installation: Any, cluster: Cluster) -> None:
     """As a disk that is gone: the mongod ends, and nothing is left."""
+    directory = installation.context.head_directory(cluster)
     installation.head_process(cluster).kill()
-    shutil.rmtree(installation.context.head_directory(cluster) / "db")
+    (directory / "db").rename(directory / "lost")
+    # The keeper may have been quicker, and have started it on the files that are being lost.
+    again = MongodProcess.find_running(directory / "mongod.json")
+    if again is not None:
+        again.kill()
+    shutil.rmtree(directory / "lost")
 
 
 def kinds(installation: Any, cluster: Cluster) -> list[str]:

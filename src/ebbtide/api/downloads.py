@@ -288,9 +288,8 @@ class Downloads:
         What was deleted meanwhile is not damaged: that link has merely expired.
         """
         snapshot = self._context.catalog.snapshots.find(job.snapshot_id)
-        if isinstance(damage, ObjectNotFound) and (
-            snapshot is None or snapshot.state is SnapshotState.DELETED
-        ):
+        was_deleted = snapshot is not None and snapshot.state is SnapshotState.DELETED
+        if was_deleted and isinstance(damage, ObjectNotFound):
             self._context.catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED)
             return
         reason = f"stored data is damaged: {damage.message}"

@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NEEDS := sudo apt-get install -y git make curl python3-venv libcurl4
 comma := ,
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 

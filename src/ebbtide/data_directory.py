@@ -22,6 +22,9 @@ from ebbtide.settings import Settings
 
 SOCKET_PATH_BYTES_MAX = 107
 
+CATALOG_SECONDS = 10.0
+PRIVATE_CATALOG_SECONDS = 5.0
+
 
 @dataclass(frozen=True)
 class DataDirectory:
@@ -89,6 +92,13 @@ class DataDirectory:
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
             raise Refused(f"{directory} is not private", hint="remove it, or choose a shorter --data")
         return directory / "catalog.sock"
+
+    def catalog_seconds(self, settings: Settings) -> float:
+        """How long to wait for the catalog to answer.
+
+        The private one is back within seconds, or gone for good: then nobody must wait long to say good-bye to it.
+        """
+        return PRIVATE_CATALOG_SECONDS if settings.text("catalog.uri") is None else CATALOG_SECONDS
 
     def catalog_uri(self, settings: Settings) -> str:
         """How to reach the catalog: the one that the settings name, or the private one."""

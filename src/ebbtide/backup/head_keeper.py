@@ -491,7 +491,6 @@ class HeadKeeper:
         by_itself = not head.rejoin_wanted
         if by_itself:
             self._update(put_back=self._clock.now(), rejoin_wanted=True)
-        reach("head.rejoining")
         deployment.reconfigure(self._set(access), lambda c: plan_add_head(c, host=head.host, port=head.port))
         configuration = deployment.get_configuration(self._set(access))
         member = find_member(configuration, head.host, head.port)

@@ -138,7 +138,9 @@ def api(data: DataOption = DEFAULT_DATA, config: ConfigOption = None, listen: Li
     settings = load_settings(data, config, {"api.listen": listen})
     configure_logs(level=str(settings["log.level"]), style=str(settings["log.format"]))
     directory = DataDirectory.at(data)
-    catalog = Catalog.connect(directory.catalog_uri(settings))
+    catalog = Catalog.connect(
+        directory.catalog_uri(settings), timeout_seconds=directory.catalog_seconds(settings)
+    )
     try:
         catalog.prepare()
         run_api(

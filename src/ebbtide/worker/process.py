@@ -15,16 +15,13 @@ from ebbtide.storage.protocol import Storage
 from ebbtide.storage.throttled import RateLimit, ThrottledStorage
 from ebbtide.worker.worker import Worker, stop_on_signals
 
-CATALOG_SECONDS = 10.0
-PRIVATE_CATALOG_SECONDS = 5.0
-
 
 def run_worker(directory: DataDirectory, settings: Settings) -> None:
     """Run a worker until SIGTERM. Raises where catalog, key or repository cannot be opened."""
     os.nice(settings.count("worker.nice"))
-    # The private catalog is back within seconds, or gone for good: then we must not wait long for it to say good-bye.
-    patience = PRIVATE_CATALOG_SECONDS if settings.text("catalog.uri") is None else CATALOG_SECONDS
-    catalog = Catalog.connect(directory.catalog_uri(settings), timeout_seconds=patience)
+    catalog = Catalog.connect(
+        directory.catalog_uri(settings), timeout_seconds=directory.catalog_seconds(settings)
+    )
     try:
         catalog.prepare()
         context = BackupContext(

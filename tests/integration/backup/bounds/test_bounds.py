@@ -203,6 +203,7 @@ def test_a_head_is_read_no_faster_than_is_set_and_a_long_lock_is_told_while_it_i
         return found is not None and found.state is SnapshotState.COMPLETE
 
     bounded.installation.wait_until(is_complete)
-    assert time.monotonic() - started > 2.0
+    # A third of it a second, and a second's worth at once.
+    assert time.monotonic() - started > 1.5
     assert seen_while_locked
     assert bounded.count("snapshot.lock_held") == 1

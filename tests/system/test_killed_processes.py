@@ -101,15 +101,20 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(o
 
 
 def test_a_stop_in_the_middle_of_a_snapshot_unlocks_and_the_next_start_finishes_it(owner: Owner) -> None:
-    snapshot_id = freeze_while_storing(owner, megabytes=40)
+    for _ in range(5):
+        snapshot_id = freeze_while_storing(owner, megabytes=40)
 
-    seen = len(owner.service.log_text())
-    owner.service.send("worker", signal.SIGCONT, signal.SIGTERM)
-    seconds = owner.service.terminate()
+        seen = len(owner.service.log_text())
+        owner.service.send("worker", signal.SIGTERM, signal.SIGCONT)
+        seconds = owner.service.terminate()
+        was_finished = '"snapshot.complete"' in owner.service.log_text()[seen:]
 
-    assert '"snapshot.complete"' not in owner.service.log_text()[seen:]
-    assert seconds < STOP_SECONDS_MAX
-    assert not any(owner.service.process_ids().values())
-    owner.service.start()
-    owner.wait_for_snapshot(snapshot_id)
-    check_all_is_well(owner)
+        assert seconds < STOP_SECONDS_MAX
+        assert not any(owner.service.process_ids().values())
+        owner.service.start()
+        owner.wait_for_snapshot(snapshot_id)
+        check_all_is_well(owner)
+        if not was_finished:
+            return
+        # It was frozen so late that what was left to do took no longer than the stop.
+    raise ServiceNotReady("every snapshot was finished before the stop reached it")

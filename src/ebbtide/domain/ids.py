@@ -12,6 +12,8 @@ GroupId = NewType("GroupId", str)
 ClusterId = NewType("ClusterId", str)
 SnapshotId = NewType("SnapshotId", str)
 RestoreJobId = NewType("RestoreJobId", str)
+ResultId = NewType("ResultId", str)
+"""Of a replayed result: never of a snapshot, so that nothing can take one for a base."""
 
 _SHAPE = re.compile(r"[0-9a-f]{24}")
 

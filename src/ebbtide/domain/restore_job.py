@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
+from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, ResultId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.sealed import Sealed
 
 MAX_DOWNLOADS_UNLIMITED = 2147483647
+
+
+class DeliveryMethod(StrEnum):
+    """How the result arrives: the delivery's `methodName`."""
+
+    HTTP = "HTTP"  # as an archive to download
+    AUTOMATED_RESTORE = "AUTOMATED_RESTORE"  # in a running cluster, whose data it replaces
 
 
 class RestoreStatus(StrEnum):
@@ -92,9 +99,12 @@ def states_taking(event: RestoreEvent) -> tuple[RestoreState, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreJob:
-    """A request to have one snapshot delivered as a download.
+    """A request to have the data of one moment delivered.
 
-    `timestamp` is the restored moment (T_s). `download_key` is 32 hex digits, sealed with this record's id. `sha1`
+    `timestamp` is the restored moment: T_s of a snapshot, and for a point in time the newest entry that is in the
+    result, which is known once it was built; until then what was asked for. `limit` is the last oplog timestamp that
+    may be in it (None: the snapshot as it is), `snapshot_id` the snapshot it is built on, `result_id` the stored
+    result of a replay. `download_key` is 32 hex digits, sealed with this record's id. `sha1`
     is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
     `expires` counts from the moment the link became ready. `restore_info` is the archive's restoreInfo.txt, kept so
     that the archive's bytes outlive a change of its wording. `reason` tells why a job is BROKEN or FAILED.
@@ -122,6 +132,10 @@ class RestoreJob:
     ready: datetime | None = None
     restore_info: str = ""
     reason: str = ""
+    method: DeliveryMethod = DeliveryMethod.HTTP
+    point_in_time: bool = False
+    limit: OplogTimestamp | None = None
+    result_id: ResultId | None = None
 
     @property
     def state(self) -> RestoreState:

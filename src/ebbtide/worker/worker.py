@@ -25,11 +25,11 @@ from ebbtide.backup.snapshot_run import SnapshotRun
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.ids import ClusterId, RestoreJobId
 from ebbtide.domain.job import Job, JobKind, job_id
-from ebbtide.domain.restore_job import RestoreEvent
+from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
-from ebbtide.errors import EbbtideError
+from ebbtide.errors import EbbtideError, Refused
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
@@ -157,8 +157,7 @@ class Worker:
                     snapshot = SnapshotRun(run, context=self._context)
                     return snapshot.steps(), snapshot.ending()
                 case JobKind.RESTORE:
-                    download = DownloadRun(run, context=self._context)
-                    return download.steps(), download.ending()
+                    return self._restore_steps(run)
         except EbbtideError as error:
             failure = error
 
@@ -167,6 +166,13 @@ class Worker:
 
         nothing = Ending(always=lambda: None, gave_up=lambda _: None, cancelled=lambda: None)
         return [Step(name="begin", run=fail)], nothing
+
+    def _restore_steps(self, run: JobRun) -> tuple[list[Step], Ending]:
+        restore = self._catalog.restore_jobs.find(RestoreJobId(run.job.subject_id))
+        if restore is not None and restore.method is DeliveryMethod.AUTOMATED_RESTORE:
+            raise Refused("this worker makes no automated restores", hint="run a newer Ebbtide")
+        download = DownloadRun(run, context=self._context)
+        return download.steps(), download.ending()
 
     # --- tidying --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pymongo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from ebbtide.catalog.automated_restores import AutomatedRestoreCollection
 from ebbtide.catalog.clusters import ClusterCollection, HeadCollection
 from ebbtide.catalog.connection import (
     CATALOG_FORMAT,
@@ -41,6 +42,7 @@ class Catalog:
         self.heads = HeadCollection(self._database)
         self.snapshots = SnapshotCollection(self._database)
         self.restore_jobs = RestoreJobCollection(self._database)
+        self.automated_restores = AutomatedRestoreCollection(self._database)
         self.transfers = TransferCollection(self._database)
         self.jobs = JobCollection(self._database)
         self.events = EventCollection(self._database)

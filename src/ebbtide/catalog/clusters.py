@@ -70,6 +70,7 @@ class ClusterCollection:
         changes: Document = {"state": state.value, "live": state is not ClusterState.REMOVED}
         if state is ClusterState.REMOVED:
             changes |= {"password": None, "keyfile": None, "tls_certificate": None}
+            changes |= {"restore_target": False, "restore_username": None, "restore_password": None}
         self._clusters.update_one({"_id": cluster_id}, {"$set": changes})
 
     @translated
@@ -99,6 +100,29 @@ class ClusterCollection:
     def set_mongod(self, cluster_id: ClusterId, path: str | None) -> None:
         """The mongod for this cluster's head alone; None: the one that the settings say."""
         self._clusters.update_one({"_id": cluster_id}, {"$set": {"mongod": path}})
+
+    @translated
+    def set_restore_target(
+        self,
+        cluster_id: ClusterId,
+        *,
+        restore_target: bool,
+        username: str | None,
+        auth_source: str,
+        password: Sealed | None,
+    ) -> None:
+        """Whether restores may replace its data, and as whom; nothing is changed in a cluster that is removed."""
+        self._clusters.update_one(
+            {"_id": cluster_id, "live": True},
+            {
+                "$set": {
+                    "restore_target": restore_target,
+                    "restore_username": username,
+                    "restore_auth_source": auth_source,
+                    "restore_password": None if password is None else to_value(password),
+                }
+            },
+        )
 
     @translated
     def set_version(self, cluster_id: ClusterId, *, mongod_version: str, fcv: str) -> None:

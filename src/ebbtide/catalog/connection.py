@@ -81,6 +81,13 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.restore_jobs.create_index([("status", ASCENDING)])
     database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
     database.restore_jobs.create_index([("snapshot_id", ASCENDING)])
+    # Two restores never write into one cluster.
+    database.automated_restores.create_index(
+        [("target_cluster_id", ASCENDING)], unique=True, partialFilterExpression={"is_active": True}
+    )
+    database.automated_restores.create_index(
+        [("is_active", ASCENDING)], partialFilterExpression={"is_active": True}
+    )
     database.prune_runs.create_index([("state", ASCENDING)])
     database.leases.create_index("worker_id")
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])

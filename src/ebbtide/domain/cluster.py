@@ -29,7 +29,8 @@ class Cluster:
     record's id. `head_host` and `head_port` are where the set's members reach the head. `tls_mode`,
     `cluster_auth_mode` and `authorization` are what the members use, and so the head too. `is_paused`: the head
     follows, and no snapshot is begun. `is_detached`: it is being removed without its set being asked. `mongod` is the
-    path of a mongod for this head alone, on its worker's machine.
+    path of a mongod for this head alone, on its worker's machine. `restore_target`: its owner lets restores replace its
+    data, as the user `restore_username`, whose password is sealed with `restore_secret_id`.
     """
 
     id: ClusterId
@@ -57,6 +58,15 @@ class Cluster:
     tls_expires: datetime | None = None
     is_paused: bool = False
     is_detached: bool = False
+    restore_target: bool = False
+    restore_username: str | None = None
+    restore_auth_source: str = "admin"
+    restore_password: Sealed | None = None
+
+    @property
+    def restore_secret_id(self) -> str:
+        """What `restore_password` is bound to: not the record alone, or it could be swapped with the other password."""
+        return f"{self.id} restore"
 
 
 class HeadState(StrEnum):

@@ -12,6 +12,7 @@ from pymongo import MongoClient
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
 from ebbtide.domain.access import ApiKey, Grant, Role
+from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event, EventLevel
@@ -156,6 +157,18 @@ def make_restore_job(**changes: Any) -> RestoreJob:
     return RestoreJob(**(values | changes))
 
 
+def make_automated_restore(**changes: Any) -> AutomatedRestore:
+    values: dict[str, Any] = {
+        "id": RestoreJobId(new_id()),
+        "target_group_id": GROUP,
+        "target_cluster_id": CLUSTER,
+        "target_name": "shop",
+        "scope": RestoreScope(),
+        "requested": NOW,
+    }
+    return AutomatedRestore(**(values | changes))
+
+
 def make_transfer(**changes: Any) -> Transfer:
     values: dict[str, Any] = {
         "id": new_id(),
@@ -207,6 +220,7 @@ def make() -> SimpleNamespace:
         "head": make_head,
         "snapshot": make_snapshot,
         "restore_job": make_restore_job,
+        "automated_restore": make_automated_restore,
         "transfer": make_transfer,
         "job": make_job,
         "event": make_event,

@@ -14,7 +14,7 @@ from ebbtide.catalog.connection import DATABASE_NAME
 from ebbtide.catalog.damage import Damage
 from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
-from ebbtide.domain.access import AccessEntry
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.job import JobState
@@ -92,6 +92,9 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.count_in_group(make.group_id)
     catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
     catalog.clusters.set_mongod(cluster.id, None)
+    catalog.clusters.set_restore_target(
+        cluster.id, restore_target=True, username="u", auth_source="admin", password=make.sealed
+    )
     catalog.damage.note(Damage(id=cluster.id, found=now, problem=""))
     catalog.damage.find(cluster.id)
     catalog.clusters.set_paused(cluster.id, True)
@@ -128,6 +131,15 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
         catalog.restore_jobs.apply(restore.id, event)
     catalog.restore_jobs.set_sha1(restore.id, "")
     catalog.restore_jobs.raise_completed_downloads(restore.id, 1)
+    automated = make.automated_restore(id=restore.id, target_cluster_id=cluster.id)
+    catalog.automated_restores.insert(automated)
+    catalog.automated_restores.find(automated.id)
+    catalog.automated_restores.find_active(cluster.id)
+    catalog.automated_restores.list_active()
+    catalog.automated_restores.update(automated.id, entries_applied=1)
+    catalog.automated_restores.finish_collection(automated.id, "a.b")
+    catalog.automated_restores.note_foreign_writes(automated.id, ["a.b"])
+    catalog.automated_restores.release(automated.id)
     catalog.transfers.insert(transfer)
     catalog.transfers.list_for_job(transfer.job_id)
     catalog.transfers.record_progress(transfer.id, sent_bytes=1, now=now, ended=None)
@@ -221,7 +233,7 @@ def test_every_method_of_every_collection_is_used_here() -> None:
     used = set(_use_everything.__code__.co_names)
     catalog = Catalog(MongoClient(connect=False))
     try:
-        for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "transfers",
+        for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "automated_restores", "transfers",
                      "jobs", "events", "workers", "schedules", "leases", "prune_runs",
                      "repository_space", "webhook_cursors", "damage"):  # fmt: skip
             methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}

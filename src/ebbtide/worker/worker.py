@@ -17,7 +17,7 @@ from datetime import timedelta
 import structlog
 
 from ebbtide.backup.context import BackupContext
-from ebbtide.backup.head_keeper import LEASE as HEAD_LEASE
+from ebbtide.backup.head_handle import LEASE as HEAD_LEASE
 from ebbtide.backup.head_keeper import HeadKeeper
 from ebbtide.backup.registration import new_head
 from ebbtide.backup.requesting import enqueue_snapshot

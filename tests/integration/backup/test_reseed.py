@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.backup import head_keeper, reseed
+from ebbtide.backup import head_starting, reseed
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.errors import IntegrityError, StorageError
@@ -21,8 +21,8 @@ SMALL_OPLOG_MB = 8
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_keeper, "STALE_CHECK_SECONDS", 0.5)
-    monkeypatch.setattr(head_keeper, "RESTART_DELAY_MAX_SECONDS", 1.0)
+    monkeypatch.setattr(head_starting, "STALE_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(head_starting, "RESTART_DELAY_MAX_SECONDS", 1.0)
 
 
 def fill(lab: ReplicaSetLab, collection: str, megabytes: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.backup import head_keeper
+from ebbtide.backup import head_following
 from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.demo.copies import hash_advanced
@@ -55,7 +55,7 @@ def binary_of(version: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_keeper, "VERSION_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(head_following, "VERSION_CHECK_SECONDS", 0.5)
 
 
 def knowing(installation: Any, *, binaries: dict[str, Path], default: Path | None = None) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.backup import head_keeper
+from ebbtide.backup import head_joining
 from ebbtide.backup.head_requests import detach, rejoin, removal_line, set_paused
 from ebbtide.backup.requesting import HeadNotReady
 from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
@@ -17,8 +17,8 @@ from ebbtide.testing.lab import ReplicaSetLab
 @pytest.fixture(autouse=True)
 def watchful(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A keeper that looks at the set's configuration often."""
-    monkeypatch.setattr(head_keeper, "LISTED_CHECK_SECONDS", 0.5)
-    monkeypatch.setattr(head_keeper, "LISTED_CHECK_AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr(head_joining, "LISTED_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(head_joining, "LISTED_CHECK_AGAIN_SECONDS", 0.5)
     return
 
 

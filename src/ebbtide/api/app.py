@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ebbtide.api import ebbtide_v1, groups, restore_jobs, schedules, snapshot_changes, snapshots
 from ebbtide.api.access import Gate, read_address
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
@@ -31,6 +30,7 @@ from ebbtide.api.queries import guess_presentation, parse_query
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.responses import render, render_refusal
+from ebbtide.api.table import OPERATIONS, aliases_of
 from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused, Unreachable
 
 CALL_THREADS = 48
@@ -38,15 +38,6 @@ CALL_THREADS = 48
 
 SLOW_CALL_THREADS = 8
 """Of calls that ask other machines (registering a cluster), so that they cannot hold up the quick ones."""
-
-OPERATIONS: tuple[Operation, ...] = (
-    *groups.OPERATIONS,
-    *restore_jobs.OPERATIONS,
-    *snapshots.OPERATIONS,
-    *snapshot_changes.OPERATIONS,
-    *schedules.OPERATIONS,
-    *ebbtide_v1.OPERATIONS,
-)
 
 _WATCHING = frozenset({LIVE_PATH, READY_PATH, METRICS_PATH})
 
@@ -100,7 +91,9 @@ def _operation_routes(context: ApiContext, gate: Gate) -> Iterable[Route]:
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     for path, operations in by_path.items():
-        yield Route(path, Resource(context, gate, operations, calls=calls, slow_calls=slow_calls))
+        resource = Resource(context, gate, operations, calls=calls, slow_calls=slow_calls)
+        for spelling in (path, *aliases_of(path)):
+            yield Route(spelling, resource)
 
 
 def _fixed_route(path: str, endpoint: Any) -> Route:
@@ -144,6 +137,7 @@ class Resource:
         self._context = context
         self._gate = gate
         self._operations = dict(operations)
+        self._family = next(iter(operations.values())).family
         if "GET" in self._operations:
             self._operations["HEAD"] = self._operations["GET"]
         self._calls = calls
@@ -157,9 +151,9 @@ class Resource:
         except ClientDisconnect:
             return
         except Refusal as refused:
-            response = render_refusal(refused, guess_presentation(query))
+            response = render_refusal(refused, guess_presentation(query), family=self._family)
         except EbbtideError as error:
-            response = render_refusal(_translate(error), guess_presentation(query))
+            response = render_refusal(_translate(error), guess_presentation(query), family=self._family)
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
@@ -207,6 +201,7 @@ class Resource:
             content=None if content is None else bytes(content),
             content_type=request.headers.get("content-type", ""),
             bytes_max=bytes_max,
+            family=self._family,
         )
 
     def _handle(self, request: Request, operation: Operation, body: Body, key: Any) -> Response:
@@ -223,7 +218,7 @@ class Resource:
             now=self._context.clock.now(),
         )
         answer = operation.handler(prepare_call(operation, call))
-        return render(answer, guess_presentation(query))
+        return render(answer, guess_presentation(query), media_type=self._family.media_type)
 
 
 def _translate(error: EbbtideError) -> Refusal:

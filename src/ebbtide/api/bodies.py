@@ -8,8 +8,10 @@ for by name.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from ebbtide.api.families import Family
 from ebbtide.api.refusals import Violation, refusal, refuse_fields, violation
 from ebbtide.domain.ids import is_id
 
@@ -23,6 +25,7 @@ class Body:
     content: bytes | None
     content_type: str
     bytes_max: int
+    family: Family = Family.OWN
 
 
 class _Object(dict[str, Any]):
@@ -48,7 +51,7 @@ def parse_json(body: Body) -> Any:
     if body.content is None:
         raise refusal("REQUEST_BODY_TOO_LARGE", str(body.bytes_max))
     media_type = body.content_type.partition(";")[0].strip().lower()
-    if media_type not in ("", "application/json"):
+    if not body.family.takes(media_type):
         raise refusal("UNSUPPORTED_MEDIA_TYPE", media_type)
     try:
         value = json.loads(
@@ -147,6 +150,22 @@ class Fields:
             return value
         self.blame("INVALID_JSON_ATTRIBUTE", name, "true or false")
         return None
+
+    def date(self, name: str) -> datetime | None:
+        """An ISO 8601 date or time; without a zone it is UTC. Whole seconds (contract section 1)."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.blame("INVALID_ATTRIBUTE", name, "expected an ISO 8601 date such as 2018-12-01T00:00:00Z")
+            return None
+        if moment.microsecond:
+            self.blame("FRACTIONAL_TIMESTAMP", name)
+            return None
+        return moment
 
     def identifier(self, name: str) -> str | None:
         value = self.text(name)

@@ -1,17 +1,19 @@
 """Groups, and the clusters of a group: where clients discover what there is."""
 
+from ebbtide.api.entities import GROUP, entity_answer
 from ebbtide.api.lists import slice_answer
 from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import Document, cluster_document, group_document
+from ebbtide.api.wire import Document, cluster_document, deployment_document, group_document
 from ebbtide.domain.access import is_member
+from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.group import Group
 
 
 def list_groups(call: Call) -> Answer:
     """The caller's own groups, oldest first."""
     groups = [g for g in call.context.catalog.groups.list_all() if is_member(call.key, g.id)]
-    href = f"{call.addresses.atlas}/groups"
+    href = f"{call.addresses.base}/groups"
     return slice_answer(call, href=href, records=groups, to_document=lambda g: _document(call, g))
 
 
@@ -36,6 +38,25 @@ def list_clusters(call: Call) -> Answer:
 
 def get_cluster(call: Call) -> Answer:
     return Answer(document=cluster_document(call.cluster, addresses=call.addresses))
+
+
+def list_deployments(call: Call) -> Answer:
+    """As `list_clusters`, in the words of Cloud and Ops Manager."""
+    return slice_answer(
+        call,
+        href=f"{call.addresses.group(call.group.id)}/clusters",
+        records=call.context.catalog.clusters.list_in_group(call.group.id),
+        to_document=lambda c: _deployment(call, c),
+    )
+
+
+def get_deployment(call: Call) -> Answer:
+    return entity_answer(call, _deployment(call, call.cluster), relations=(GROUP,))
+
+
+def _deployment(call: Call, cluster: Cluster) -> Document:
+    head = call.context.catalog.heads.find(cluster.id)
+    return deployment_document(cluster, head=head, addresses=call.addresses)
 
 
 _BASE = "/api/atlas/v1.0/groups"

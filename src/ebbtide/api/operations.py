@@ -13,6 +13,7 @@ from enum import Enum
 
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
+from ebbtide.api.families import Family, family_of
 from ebbtide.api.queries import Page, Query, parse_page, parse_presentation
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
@@ -24,6 +25,7 @@ from ebbtide.domain.ids import ClusterId, GroupId, is_id
 
 GROUP_SEGMENT = "groupId"
 CLUSTER_SEGMENT = "clusterName"
+CLUSTER_ID_SEGMENT = "clusterId"
 
 
 class Scope(Enum):
@@ -81,8 +83,17 @@ class Call:
         return self.asked_page
 
     @property
+    def family(self) -> Family:
+        return family_of(self.path)
+
+    @property
+    def cluster_href(self) -> str:
+        """The address of the path's cluster in the path's family; only where the operation's scope has one."""
+        return self.addresses.cluster(self.group.id, self.cluster.id, self.cluster.name)
+
+    @property
     def addresses(self) -> Addresses:
-        return Addresses(self.context.external_url)
+        return Addresses(self.context.external_url, self.family)
 
     @property
     def actor(self) -> str:
@@ -91,8 +102,11 @@ class Call:
 
     @property
     def may_download(self) -> bool:
-        """Whether the caller may see download links of the group (contract 4.4)."""
-        return is_owner(self.key, self.group.id) or self.context.settings.flag("downloads.links_for_readers")
+        """Whether the caller may see download links of the group: who could have created the job (contract 4.4)."""
+        may_create = may_write if self.family is Family.CLOUD else is_owner
+        return may_create(self.key, self.group.id) or self.context.settings.flag(
+            "downloads.links_for_readers"
+        )
 
 
 Handler = Callable[[Call], Answer]
@@ -116,13 +130,17 @@ class Operation:
     def takes_body(self) -> bool:
         return self.method in ("POST", "PATCH", "PUT")
 
+    @property
+    def family(self) -> Family:
+        return family_of(self.path)
+
 
 def prepare_call(operation: Operation, call: Call) -> Call:
     """Check group, membership, role, cluster and query, in this order; raises the first refusal."""
     if operation.scope is not Scope.SERVICE:
         call = replace(call, found_group=find_group(call, operation.need))
     if operation.scope is Scope.CLUSTER:
-        call = replace(call, found_cluster=find_cluster(call, call.path_values[CLUSTER_SEGMENT]))
+        call = replace(call, found_cluster=_find_path_cluster(call))
     parse_presentation(call.query)
     if operation.is_list:
         call = replace(call, asked_page=parse_page(call.query))
@@ -149,6 +167,22 @@ def find_group(call: Call, need: Need) -> Group:
     if not allowed[need]:
         raise refusal("USER_UNAUTHORIZED")
     return group
+
+
+def _find_path_cluster(call: Call) -> Cluster:
+    if call.family.names_clusters_by_id:
+        return find_cluster_by_id(call, call.path_values[CLUSTER_ID_SEGMENT])
+    return find_cluster(call, call.path_values[CLUSTER_SEGMENT])
+
+
+def find_cluster_by_id(call: Call, text: str) -> Cluster:
+    """The cluster of that id in the path's group."""
+    if not is_id(text):
+        raise refusal("INVALID_CLUSTER_ID", text)
+    cluster = call.context.catalog.clusters.find(ClusterId(text))
+    if cluster is None or cluster.group_id != call.group.id:
+        raise refusal("CLUSTER_NOT_FOUND", text, call.group.id)
+    return cluster
 
 
 def find_cluster(call: Call, segment: str) -> Cluster:

@@ -32,6 +32,12 @@ CODES: dict[str, Code] = {
     "RESOURCE_NOT_FOUND": Code(404, "Cannot find resource {0}."),
     "METHOD_NOT_ALLOWED": Code(405, "Method {0} is not allowed here; allowed: {1}."),
     "INVALID_GROUP_ID": Code(404, "An invalid group ID {0} was specified."),
+    "INVALID_CLUSTER_ID": Code(404, "An invalid cluster ID {0} was specified."),
+    "CLUSTER_NOT_FOUND": Code(404, "No cluster with ID {0} exists in group {1}."),
+    "HOST_NOT_FOUND": Code(404, "No host with ID {0} exists in group {1}."),
+    "NOT_CONFIG_SERVER": Code(404, "Host {0} is not a mirrored (SCCC) config server."),
+    "INVALID_CHECKPOINT_ID": Code(404, "An invalid checkpoint ID {0} was specified."),
+    "CHECKPOINT_NOT_FOUND": Code(404, "No checkpoint with ID {0} exists for cluster {1}."),
     "CLUSTER_NAME_INVALID": Code(400, "The cluster name {0} is invalid: letters, digits and hyphens only."),
     "CLUSTER_NAME_NOT_FOUND": Code(404, "No cluster named {0} exists in group {1}."),
     "INVALID_SNAPSHOT_ID": Code(404, "An invalid snapshot ID {0} was specified."),
@@ -154,8 +160,8 @@ class Refusal(Exception):
         self.headers = dict(headers or {})
         self.extra = dict(extra or {})
 
-    def document(self) -> dict[str, Any]:
-        """The error document of contract section 5."""
+    def document(self, *, names_bad_fields: bool = True) -> dict[str, Any]:
+        """The error document of contract section 5; `badRequestDetail` only with `names_bad_fields`."""
         document: dict[str, Any] = {
             "error": self.status,
             "reason": HTTPStatus(self.status).phrase,
@@ -164,7 +170,7 @@ class Refusal(Exception):
         if self.code is not None:
             document["errorCode"] = self.code
             document["parameters"] = list(self.parameters)
-        if self.violations:
+        if self.violations and names_bad_fields:
             fields = [{"field": v.field, "description": v.sentence} for v in self.violations]
             document["badRequestDetail"] = {"fields": fields}
         return {**document, **self.extra}

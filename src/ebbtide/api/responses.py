@@ -8,10 +8,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+from ebbtide.api.families import JSON_TYPE, Family
 from ebbtide.api.queries import Presentation
 from ebbtide.api.refusals import Refusal
-
-JSON_TYPE = "application/json"
 
 # Answers hold links that are as good as passwords, and nothing in them is for a browser to interpret.
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -51,7 +50,7 @@ def encode(document: Mapping[str, Any], *, pretty: bool) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-def render(answer: Answer, presentation: Presentation) -> Response:
+def render(answer: Answer, presentation: Presentation, *, media_type: str = JSON_TYPE) -> Response:
     """The HTTP response of an answer; 204 has no body, whatever was asked for."""
     if answer.status == 204:
         return Response(status_code=204, headers={**_HEADERS, **answer.headers})
@@ -63,11 +62,11 @@ def render(answer: Answer, presentation: Presentation) -> Response:
     return Response(
         encode(document, pretty=presentation.pretty),
         status_code=answer.status,
-        headers={"Content-Type": JSON_TYPE, **_HEADERS, **answer.headers},
+        headers={"Content-Type": media_type, **_HEADERS, **answer.headers},
     )
 
 
-def render_refusal(refused: Refusal, presentation: Presentation) -> Response:
-    """The HTTP response of a refusal."""
-    answer = Answer(document=refused.document(), status=refused.status, headers=refused.headers)
-    return render(answer, presentation)
+def render_refusal(refused: Refusal, presentation: Presentation, *, family: Family = Family.OWN) -> Response:
+    """The HTTP response of a refusal; plain JSON in every family."""
+    document = refused.document(names_bad_fields=family.names_bad_fields)
+    return render(Answer(document=document, status=refused.status, headers=refused.headers), presentation)

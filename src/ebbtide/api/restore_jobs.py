@@ -1,9 +1,11 @@
-"""Restore jobs of a cluster, Atlas family: list, create, get."""
+"""Restore jobs of a cluster: list, create, get, in the families of the hosted services."""
 
 from contextlib import suppress
 from datetime import timedelta
 
 from ebbtide.api.bodies import parse_object
+from ebbtide.api.entities import CLUSTER, GROUP, SNAPSHOT, entity_answer
+from ebbtide.api.families import Family
 from ebbtide.api.lists import list_answer, slice_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.paging import plan_window
@@ -14,7 +16,7 @@ from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_re
 from ebbtide.api.wire import Document, restore_job_document, self_links
 from ebbtide.domain.access import may_write
 from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
-from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
+from ebbtide.domain.restore_job import RestoreJob, RestoreStatus, hours_until
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.restore.links import open_download_key
 from ebbtide.restore.requesting import request_http_restore
@@ -23,8 +25,8 @@ from ebbtide.sealing import SealBroken
 
 def list_restore_jobs(call: Call) -> Answer:
     """Newest first. No job here belongs to a batch, so any `batchId` finds nothing."""
-    href = call.addresses.restore_jobs(call.group.id, call.cluster.name)
-    if parse_id_parameter(call.query, "batchId") is not None:
+    href = f"{call.cluster_href}/restoreJobs"
+    if _parse_batch_id(call) is not None:
         nothing: list[RestoreJob] = []
         return slice_answer(call, href=href, records=nothing, to_document=lambda j: _document(call, j))
     skip, limit = plan_window(call.page)
@@ -38,6 +40,14 @@ def list_restore_jobs(call: Call) -> Answer:
     )
 
 
+def _parse_batch_id(call: Call) -> str | None:
+    """Cloud and Ops Manager's oldest pages spell it in lower case."""
+    batch_id = parse_id_parameter(call.query, "batchId")
+    if batch_id is None and call.family is Family.CLOUD:
+        return parse_id_parameter(call.query, "batchid")
+    return batch_id
+
+
 def get_restore_job(call: Call) -> Answer:
     job_id = call.path_values["jobId"]
     if not is_id(job_id):
@@ -45,7 +55,7 @@ def get_restore_job(call: Call) -> Answer:
     job = call.context.catalog.restore_jobs.find(RestoreJobId(job_id))
     if job is None or not _belongs(job, call):
         raise refusal("RESTORE_JOB_NOT_FOUND", job_id, call.cluster.name)
-    return Answer(document=_document(call, job))
+    return entity_answer(call, _document(call, job), relations=(CLUSTER, SNAPSHOT, GROUP))
 
 
 def _belongs(job: RestoreJob, call: Call) -> bool:
@@ -65,7 +75,7 @@ def _document(call: Call, job: RestoreJob) -> Document:
 
 def create_restore_job(call: Call) -> Answer:
     """Ask for a restore. Answers with a list of one: a replica set makes one job, without a batch."""
-    match parse_restore_request(parse_object(call.body)):
+    match parse_restore_request(parse_object(call.body), family=call.family):
         case AutomatedRestore() as automated:
             raise _refuse_automated(call, automated)
         case HttpRestore() as wanted:
@@ -89,12 +99,15 @@ def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
         raise refusal("CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT", snapshot.id)
     if snapshot.state is SnapshotState.DELETED:
         raise refusal("CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT", snapshot.id)
-    _check_link_outlived(call, snapshot, wanted)
+    _check_expiry(call, snapshot, wanted)
     job = request_http_restore(
         cluster=call.cluster,
         snapshot=snapshot,
-        expiration_hours=wanted.expiration_hours,
+        expiration_hours=(
+            wanted.expiration_hours if wanted.expires is None else hours_until(wanted.expires, now=call.now)
+        ),
         max_downloads=wanted.max_downloads,
+        asked_expires=wanted.expires,
         catalog=call.context.catalog,
         clock=call.context.clock,
         actor=call.actor,
@@ -102,7 +115,7 @@ def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
     # `job` is as it was recorded: IN_PROGRESS and NOT_STARTED, however far a worker is by now.
     document = {
         "results": [_document(call, job)],
-        "links": self_links(call.addresses.restore_job(job.group_id, job.cluster_name, job.id)),
+        "links": self_links(call.addresses.restore_job(job)),
         "totalCount": 1,
     }
     return Answer(document=document, shape=Shape.LIST)
@@ -116,10 +129,12 @@ def _find_snapshot(call: Call, snapshot_id: SnapshotId) -> Snapshot:
     return snapshot
 
 
-def _check_link_outlived(call: Call, snapshot: Snapshot, wanted: HttpRestore) -> None:
+def _check_expiry(call: Call, snapshot: Snapshot, wanted: HttpRestore) -> None:
+    if wanted.expires is not None and wanted.expires <= call.now:
+        raise refuse_fields([violation("INVALID_ATTRIBUTE", "delivery.expires", "it has passed already")])
     if snapshot.do_not_delete or snapshot.expires is None:
         return
-    if call.now + timedelta(hours=wanted.expiration_hours) > snapshot.expires:
+    if (wanted.expires or call.now + timedelta(hours=wanted.expiration_hours)) > snapshot.expires:
         raise refusal("LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION", snapshot.id, call.cluster.name)
 
 

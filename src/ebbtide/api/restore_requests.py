@@ -1,13 +1,16 @@
 """The body of POST restoreJobs: which restore was asked for, or every field that is wrong with it.
 
-Pure: knows nothing of catalog or caller. Sources: contract sections 6.2, 12 and 13, Atlas family. Fields are judged in
-the order of the contract's table, unknown ones last, and all of them are named.
+Pure: knows nothing of catalog or caller. Sources: contract sections 6.2, 12 and 13. Fields are judged in the order of
+the contract's table, unknown ones last, and all of them are named. Families differ in one field: `delivery.expires` is
+read-only in Atlas, and in Cloud and Ops Manager another way to say `expirationHours`.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from ebbtide.api.bodies import Fields, raise_violations
+from ebbtide.api.families import Family
 from ebbtide.domain.ids import GroupId, SnapshotId
 
 EXPIRATION_HOURS_DEFAULT = 1
@@ -52,11 +55,12 @@ _READ_ONLY = (
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRestore:
-    """A download of one snapshot."""
+    """A download of one snapshot. `expires`, where it was asked for, takes the place of `expiration_hours`."""
 
     snapshot_id: SnapshotId
     expiration_hours: int
     max_downloads: int
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +71,25 @@ class AutomatedRestore:
     snapshot_id: SnapshotId | None
 
 
-def parse_restore_request(values: dict[str, Any]) -> HttpRestore | AutomatedRestore:
+@dataclass(frozen=True, kw_only=True)
+class _Link:
+    """What a body says about the link; None: not sent."""
+
+    hours: int | None = None
+    downloads: int | None = None
+    expires: datetime | None = None
+
+
+def parse_restore_request(
+    values: dict[str, Any], *, family: Family = Family.ATLAS
+) -> HttpRestore | AutomatedRestore:
     """The restore that a body asks for. Raises one refusal that names every bad field."""
     top = Fields(values)
     top.require("delivery")
     delivery = top.object("delivery")
     method = _parse_method(delivery) if top.has("delivery") and not top.violations else None
     snapshot_id = top.identifier("snapshotId")
-    hours, downloads = _parse_link(delivery, method)
+    link = _parse_link(delivery, method, family)
     target_group_id = _parse_target(delivery, method)
     if method == "HTTP":
         _judge_http_point(top)
@@ -93,8 +108,9 @@ def parse_restore_request(values: dict[str, Any]) -> HttpRestore | AutomatedRest
         )
     return HttpRestore(
         snapshot_id=SnapshotId(snapshot_id or ""),
-        expiration_hours=EXPIRATION_HOURS_DEFAULT if hours is None else hours,
-        max_downloads=MAX_DOWNLOADS_DEFAULT if downloads is None else downloads,
+        expiration_hours=EXPIRATION_HOURS_DEFAULT if link.hours is None else link.hours,
+        max_downloads=MAX_DOWNLOADS_DEFAULT if link.downloads is None else link.downloads,
+        expires=link.expires,
     )
 
 
@@ -110,18 +126,23 @@ def _parse_method(delivery: Fields) -> str | None:
     return None
 
 
-def _parse_link(delivery: Fields, method: str | None) -> tuple[int | None, int | None]:
+def _parse_link(delivery: Fields, method: str | None, family: Family) -> _Link:
     if method == "AUTOMATED_RESTORE":
         for name in _DELIVERY_LINK:
             if delivery.has(name):
                 delivery.blame("INVALID_ATTRIBUTE", name, "it goes with HTTP delivery only")
-        return None, None
+        return _Link()
     hours = delivery.positive("expirationHours")
     if hours is not None and hours > EXPIRATION_HOURS_MAX:
         delivery.blame("INVALID_ATTRIBUTE", "expirationHours", f"it must be at most {EXPIRATION_HOURS_MAX}")
     downloads = delivery.positive("maxDownloads")
-    delivery.refuse_read_only(("expires",))
-    return hours, downloads
+    if family is not Family.CLOUD:
+        delivery.refuse_read_only(("expires",))
+        return _Link(hours=hours, downloads=downloads)
+    expires = delivery.date("expires")
+    if expires is not None and delivery.has("expirationHours"):
+        delivery.blame("INVALID_ATTRIBUTE", "expires", "it and expirationHours exclude each other")
+    return _Link(hours=hours, downloads=downloads, expires=expires)
 
 
 def _parse_target(delivery: Fields, method: str | None) -> str | None:

@@ -1,14 +1,18 @@
-"""A cluster's snapshot schedule: GET and PATCH, in the Atlas family and in Ebbtide's own API.
+"""A cluster's snapshot schedule: GET and PATCH, in every family.
 
-Both take the same fields; only Ebbtide's own shows and takes the reference time, which the Atlas family lacks. Source:
-contract sections 9, 12 and 14: PATCH is partial, ids that are empty count as not sent, and the zeroes that a client
-sends for a checkpoint interval or a window that it does not set do too.
+What a family takes is a table: Atlas has closed lists, Cloud and Ops Manager ranges; the reference time is unknown to
+Atlas, the day of the full read to all but Cloud and Ops Manager. Source: contract sections 9, 12 and 14: PATCH is
+partial, ids that are empty count as not sent, and the zeroes that a client sends for a checkpoint interval or a window
+that it does not set do too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.entities import CLUSTER, GROUP, entity_answer
+from ebbtide.api.families import Family
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire_upkeep import schedule_document
@@ -19,6 +23,7 @@ from ebbtide.domain.schedule import (
     MONTHLY_RETENTION_MONTHS,
     POINT_IN_TIME_WINDOW_HOURS_MAX,
     RETENTION_DAYS,
+    WEEKDAYS,
     WEEKLY_RETENTION_WEEKS,
     SnapshotSchedule,
     parse_offset,
@@ -32,54 +37,63 @@ class _Choice:
     """A field that takes one of some numbers: its name here, and the code of its refusal."""
 
     field: str
-    values: tuple[int, ...]
+    values: Sequence[int]
     code: str
 
 
+_INTERVAL = "snapshotIntervalHours"
+_RETENTION = "snapshotRetentionDays"
+_DAILY = "dailySnapshotRetentionDays"
+_WEEKLY = "weeklySnapshotRetentionWeeks"
+_MONTHLY = "monthlySnapshotRetentionMonths"
+
+
+def _choices(
+    *, retention: Sequence[int], daily: Sequence[int], weekly: Sequence[int], monthly: Sequence[int]
+) -> dict[str, _Choice]:
+    return {
+        _INTERVAL: _Choice("interval_hours", INTERVAL_HOURS, "INVALID_SNAPSHOT_INTERVAL"),
+        _RETENTION: _Choice("retention_days", retention, "INVALID_SNAPSHOT_RETENTION_PERIOD"),
+        _DAILY: _Choice("daily_retention_days", daily, "INVALID_DAILY_SNAPSHOT_RETENTION_PERIOD"),
+        _WEEKLY: _Choice("weekly_retention_weeks", weekly, "INVALID_WEEKLY_SNAPSHOT_RETENTION_PERIOD"),
+        _MONTHLY: _Choice("monthly_retention_months", monthly, "INVALID_MONTHLY_SNAPSHOT_RETENTION_PERIOD"),
+    }
+
+
+_ATLAS_CHOICES = _choices(
+    retention=RETENTION_DAYS,
+    daily=DAILY_RETENTION_DAYS,
+    weekly=WEEKLY_RETENTION_WEEKS,
+    monthly=MONTHLY_RETENTION_MONTHS,
+)
+# The manual's page begins at 2 days, the service's own refusal at 1.
+_CLOUD_CHOICES = _choices(retention=range(1, 6), daily=range(366), weekly=range(53), monthly=range(37))
+_REFERENCE_CHOICES = {
+    "referenceHourOfDay": _Choice("reference_hour", range(24), "INVALID_REFERENCE_HOUR_OF_DAY"),
+    "referenceMinuteOfHour": _Choice("reference_minute", range(60), "INVALID_REFERENCE_MINUTE_OF_HOUR"),
+}
 _CHOICES = {
-    "snapshotIntervalHours": _Choice("interval_hours", INTERVAL_HOURS, "INVALID_SNAPSHOT_INTERVAL"),
-    "snapshotRetentionDays": _Choice("retention_days", RETENTION_DAYS, "INVALID_SNAPSHOT_RETENTION_PERIOD"),
-    "dailySnapshotRetentionDays": _Choice(
-        "daily_retention_days", DAILY_RETENTION_DAYS, "INVALID_DAILY_SNAPSHOT_RETENTION_PERIOD"
-    ),
-    "weeklySnapshotRetentionWeeks": _Choice(
-        "weekly_retention_weeks", WEEKLY_RETENTION_WEEKS, "INVALID_WEEKLY_SNAPSHOT_RETENTION_PERIOD"
-    ),
-    "monthlySnapshotRetentionMonths": _Choice(
-        "monthly_retention_months", MONTHLY_RETENTION_MONTHS, "INVALID_MONTHLY_SNAPSHOT_RETENTION_PERIOD"
-    ),
+    Family.ATLAS: _ATLAS_CHOICES,
+    Family.ATLAS_V2: _ATLAS_CHOICES,
+    Family.CLOUD: _CLOUD_CHOICES | _REFERENCE_CHOICES,
+    Family.OWN: _ATLAS_CHOICES | _REFERENCE_CHOICES,
 }
-_OWN_CHOICES = {
-    "referenceHourOfDay": _Choice("reference_hour", tuple(range(24)), "INVALID_REFERENCE_HOUR_OF_DAY"),
-    "referenceMinuteOfHour": _Choice(
-        "reference_minute", tuple(range(60)), "INVALID_REFERENCE_MINUTE_OF_HOUR"
-    ),
-}
+_FULL_READ_DAY = "fullIncrementalDayOfWeek"
 _OFFSET = "referenceTimeZoneOffset"
 _WINDOW = "pointInTimeWindowHours"
 _CHECKPOINT = "clusterCheckpointIntervalMin"
+_OTHER_FIELDS = {Family.CLOUD: (_OFFSET, _FULL_READ_DAY), Family.OWN: (_OFFSET,)}
 _SLOT_FIELDS = ("interval_hours", "reference_hour", "reference_minute", "reference_offset")
 
 
 def get_schedule(call: Call) -> Answer:
-    return _answer(call, call.context.catalog.schedules.get(call.cluster), is_own=False)
-
-
-def get_own_schedule(call: Call) -> Answer:
-    return _answer(call, call.context.catalog.schedules.get(call.cluster), is_own=True)
+    return _answer(call, call.context.catalog.schedules.get(call.cluster))
 
 
 def patch_schedule(call: Call) -> Answer:
-    return _patch(call, is_own=False)
-
-
-def patch_own_schedule(call: Call) -> Answer:
-    return _patch(call, is_own=True)
-
-
-def _patch(call: Call, *, is_own: bool) -> Answer:
+    """Change what the body names; everything else stays."""
     changes = parse_changes(
-        parse_object(call.body), cluster_id=call.cluster.id, group_id=call.group.id, is_own=is_own
+        parse_object(call.body), cluster_id=call.cluster.id, group_id=call.group.id, family=call.family
     )
     before = call.context.catalog.schedules.get(call.cluster)
     after = replace(before, **changes)
@@ -89,14 +103,16 @@ def _patch(call: Call, *, is_own: bool) -> Answer:
     if after != before:
         call.context.catalog.schedules.put(after)
         _record(call, after)
-    return _answer(call, after, is_own=is_own)
+    return _answer(call, after)
 
 
-def parse_changes(values: dict[str, Any], *, cluster_id: str, group_id: str, is_own: bool) -> dict[str, Any]:
+def parse_changes(
+    values: dict[str, Any], *, cluster_id: str, group_id: str, family: Family
+) -> dict[str, Any]:
     """The fields of the schedule that a body changes. Raises one refusal that names every bad field."""
     fields = Fields(values)
     changes: dict[str, Any] = {}
-    choices = {**_CHOICES, **(_OWN_CHOICES if is_own else {})}
+    choices = _CHOICES[family]
     for name, choice in choices.items():
         value = fields.integer(name)
         if value is None:
@@ -111,12 +127,14 @@ def parse_changes(values: dict[str, Any], *, cluster_id: str, group_id: str, is_
         changes["point_in_time_window_hours"] = window
     if fields.integer(_CHECKPOINT):
         fields.blame("CANNOT_SET_CLUSTER_CHECKPOINT_INTERVAL_FOR_REPLICA_SET", _CHECKPOINT)
-    if is_own:
+    others = _OTHER_FIELDS.get(family, ())
+    if _OFFSET in others:
         changes |= _parse_offset(fields)
+    if _FULL_READ_DAY in others:
+        changes |= _parse_day(fields)
     _judge_ids(fields, cluster_id=cluster_id, group_id=group_id)
     fields.refuse_read_only(("links",))
-    own_names = (*_OWN_CHOICES, _OFFSET) if is_own else ()
-    fields.refuse_unknown((*_CHOICES, *own_names, _WINDOW, _CHECKPOINT, "clusterId", "groupId", "links"))
+    fields.refuse_unknown((*choices, *others, _WINDOW, _CHECKPOINT, "clusterId", "groupId", "links"))
     raise_violations(fields.violations)
     return changes
 
@@ -132,6 +150,15 @@ def _parse_offset(fields: Fields) -> dict[str, Any]:
     return {"reference_offset": text}
 
 
+def _parse_day(fields: Fields) -> dict[str, Any]:
+    text = fields.text(_FULL_READ_DAY)
+    if text is None:
+        return {}
+    if text not in WEEKDAYS:
+        fields.blame("INVALID_ENUM_VALUE", _FULL_READ_DAY, text, ", ".join(WEEKDAYS))
+    return {"full_incremental_day": text}
+
+
 def _judge_ids(fields: Fields, *, cluster_id: str, group_id: str) -> None:
     """A client of Ops Manager always sends both, empty."""
     if (sent := fields.text("clusterId")) and sent != cluster_id:
@@ -140,16 +167,13 @@ def _judge_ids(fields: Fields, *, cluster_id: str, group_id: str) -> None:
         fields.blame("GROUP_MISMATCH", "groupId", sent)
 
 
-def _listed(values: tuple[int, ...]) -> str:
-    return f"{values[0]} to {values[-1]}" if len(values) >= 24 else ", ".join(map(str, values))
+def _listed(values: Sequence[int]) -> str:
+    return f"{values[0]} to {values[-1]}" if isinstance(values, range) else ", ".join(map(str, values))
 
 
-def _answer(call: Call, schedule: SnapshotSchedule, *, is_own: bool) -> Answer:
-    return Answer(
-        document=schedule_document(
-            schedule, cluster_name=call.cluster.name, addresses=call.addresses, is_own=is_own
-        )
-    )
+def _answer(call: Call, schedule: SnapshotSchedule) -> Answer:
+    document = schedule_document(schedule, cluster_name=call.cluster.name, addresses=call.addresses)
+    return entity_answer(call, document, relations=(CLUSTER, GROUP))
 
 
 def _record(call: Call, schedule: SnapshotSchedule) -> None:
@@ -190,14 +214,14 @@ OPERATIONS = (
         name="getOwnSnapshotSchedule",
         method="GET",
         path=_OWN_PATH,
-        handler=get_own_schedule,
+        handler=get_schedule,
         scope=Scope.CLUSTER,
     ),
     Operation(
         name="updateOwnSnapshotSchedule",
         method="PATCH",
         path=_OWN_PATH,
-        handler=patch_own_schedule,
+        handler=patch_schedule,
         scope=Scope.CLUSTER,
         need=Need.OWN,
     ),

@@ -1,17 +1,19 @@
-"""Changing snapshots: PATCH and DELETE of the Atlas family, and bringing a deleted one back (Ebbtide's own).
+"""Changing snapshots: PATCH and DELETE of all families, and bringing a deleted one back (Ebbtide's own).
 
 Source: contract section 7. `expires` in the past is allowed: retention then deletes it at its next look. Whatever
 retention or `doNotDelete` say, DELETE deletes; its data stays for `repository.delete_delay_hours`.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.entities import entity_answer
+from ebbtide.api.families import Family
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.snapshots import find_snapshot
+from ebbtide.api.snapshots import SNAPSHOT_RELATIONS, find_snapshot
 from ebbtide.api.wire import own_snapshot_document, snapshot_document
 from ebbtide.backup.snapshot_changes import (
     CannotUndelete,
@@ -34,9 +36,14 @@ _CHANGEABLE = ("doNotDelete", "expires")
 
 
 def patch_snapshot(call: Call) -> Answer:
-    """Set `doNotDelete` or `expires`, never both; a body with neither changes nothing. One past its time is refused."""
+    """Set `doNotDelete` or `expires`; a body with neither changes nothing. One past its time is refused.
+
+    Atlas refuses both together; in Cloud and Ops Manager `doNotDelete` wins.
+    """
     changed = _patch(call, held_may_change=False)
-    return Answer(document=snapshot_document(changed, addresses=call.addresses))
+    return entity_answer(
+        call, snapshot_document(changed, addresses=call.addresses), relations=SNAPSHOT_RELATIONS
+    )
 
 
 def patch_own_snapshot(call: Call) -> Answer:
@@ -46,7 +53,7 @@ def patch_own_snapshot(call: Call) -> Answer:
 
 
 def _patch(call: Call, *, held_may_change: bool) -> Snapshot:
-    change = parse_change(parse_object(call.body))
+    change = parse_change(parse_object(call.body), family=call.family)
     snapshot = _find_present(call)
     if has_expired(snapshot, now=call.now) and not (
         held_may_change and is_held(snapshot, catalog=call.context.catalog)
@@ -61,17 +68,18 @@ def _patch(call: Call, *, held_may_change: bool) -> Snapshot:
 Change = Callable[[Call, Snapshot], Snapshot]
 
 
-def parse_change(values: dict[str, object]) -> Change:
+def parse_change(values: dict[str, object], *, family: Family = Family.ATLAS) -> Change:
     """What a body asks for. Raises one refusal that names every bad field."""
     fields = Fields(values)
     keep = fields.boolean("doNotDelete")
-    expires = parse_date(fields, "expires")
-    if fields.has("doNotDelete") and fields.has("expires"):
+    expires = fields.date("expires")
+    keep_wins = family is Family.CLOUD and keep is True
+    if fields.has("doNotDelete") and fields.has("expires") and family is not Family.CLOUD:
         fields.blame("INVALID_ATTRIBUTE", "expires", "Cannot modify snapshot because of invalid fields")
     fields.refuse_read_only(_READ_ONLY)
     fields.refuse_unknown((*_CHANGEABLE, *_READ_ONLY))
     raise_violations(fields.violations)
-    if expires is not None:
+    if expires is not None and not keep_wins:
         moment = expires
         return lambda call, snapshot: set_expiry(
             snapshot, moment, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
@@ -82,23 +90,6 @@ def parse_change(values: dict[str, object]) -> Change:
             snapshot, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
         )
     return lambda _, snapshot: snapshot
-
-
-def parse_date(fields: Fields, name: str) -> datetime | None:
-    """An ISO 8601 date or time; without a zone it is UTC. Whole seconds (contract section 1)."""
-    text = fields.text(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        fields.blame("INVALID_ATTRIBUTE", name, "expected an ISO 8601 date such as 2018-12-01T00:00:00Z")
-        return None
-    if moment.microsecond:
-        fields.blame("FRACTIONAL_TIMESTAMP", name)
-        return None
-    return moment
 
 
 def delete(call: Call) -> Answer:

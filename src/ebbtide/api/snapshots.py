@@ -1,8 +1,9 @@
-"""Snapshots of a cluster, Atlas family: list and get.
+"""Snapshots of a cluster: list and get, in the families of the hosted services.
 
 Failed and deleted snapshots are not shown here; Ebbtide's own API lists them.
 """
 
+from ebbtide.api.entities import CLUSTER, GROUP, entity_answer
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.paging import plan_window
@@ -20,6 +21,9 @@ _STATES = {
 }
 
 
+SNAPSHOT_RELATIONS = (CLUSTER, GROUP)
+
+
 def list_snapshots(call: Call) -> Answer:
     """Newest first; complete ones unless `completed` says otherwise."""
     states = _STATES[parse_choice(call.query, "completed", choices=tuple(_STATES), default="true")]
@@ -27,7 +31,7 @@ def list_snapshots(call: Call) -> Answer:
     snapshots = call.context.catalog.snapshots
     return list_answer(
         call,
-        href=call.addresses.snapshots(call.group.id, call.cluster.name),
+        href=f"{call.cluster_href}/snapshots",
         found=snapshots.page(call.cluster.id, states=states, skip=skip, limit=limit),
         to_document=lambda s: snapshot_document(s, addresses=call.addresses),
         count=lambda: snapshots.count(call.cluster.id, states=states),
@@ -38,7 +42,9 @@ def get_snapshot(call: Call) -> Answer:
     snapshot = find_snapshot(call)
     if snapshot.state in (SnapshotState.FAILED, SnapshotState.DELETED):
         raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
-    return Answer(document=snapshot_document(snapshot, addresses=call.addresses))
+    return entity_answer(
+        call, snapshot_document(snapshot, addresses=call.addresses), relations=SNAPSHOT_RELATIONS
+    )
 
 
 def find_snapshot(call: Call) -> Snapshot:

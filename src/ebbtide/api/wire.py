@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from ebbtide.api.families import Family
 from ebbtide.backup.registration import RegistrationReport
 from ebbtide.domain.access import AccessEntry, ApiKey, Grant
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event
 from ebbtide.domain.group import Group
-from ebbtide.domain.ids import GroupId, RestoreJobId, SnapshotId
+from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.job import Job
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.progress import Progress
@@ -38,39 +39,45 @@ Document = dict[str, Any]
 AUTH_HEADER = "Authorization"
 AUTH_BEARER = "Bearer"
 COMPRESSION = "GZIP"
+_NO_FILTER: Document = {"filterType": "blacklist", "filterList": []}
+"""Physical snapshots hold every namespace."""
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Absolute addresses of everything; `external_url` has no trailing slash."""
+    """Absolute addresses of everything, in one family; `external_url` has no trailing slash."""
 
     external_url: str
+    family: Family = Family.ATLAS
 
     @property
-    def atlas(self) -> str:
-        return f"{self.external_url}/api/atlas/v1.0"
+    def base(self) -> str:
+        return f"{self.external_url}{self.family.value}"
 
     @property
     def ebbtide(self) -> str:
-        return f"{self.external_url}/api/ebbtide/v1"
+        return f"{self.external_url}{Family.OWN.value}"
 
     def group(self, group_id: GroupId) -> str:
-        return f"{self.atlas}/groups/{group_id}"
+        return f"{self.base}/groups/{group_id}"
 
-    def cluster(self, group_id: GroupId, name: str) -> str:
-        return f"{self.group(group_id)}/clusters/{quote(name, safe='')}"
+    def cluster(self, group_id: GroupId, cluster_id: ClusterId, name: str) -> str:
+        """By id or by name, as the family has it."""
+        segment = cluster_id if self.family.names_clusters_by_id else quote(name, safe="")
+        return f"{self.group(group_id)}/clusters/{segment}"
 
-    def restore_jobs(self, group_id: GroupId, name: str) -> str:
-        return f"{self.cluster(group_id, name)}/restoreJobs"
+    def of_cluster(self, record: Snapshot | RestoreJob) -> str:
+        """The address of the cluster that a record is of."""
+        return self.cluster(record.group_id, record.cluster_id, record.cluster_name)
 
-    def restore_job(self, group_id: GroupId, name: str, job_id: RestoreJobId) -> str:
-        return f"{self.restore_jobs(group_id, name)}/{job_id}"
+    def restore_job(self, job: RestoreJob) -> str:
+        return f"{self.of_cluster(job)}/restoreJobs/{job.id}"
 
-    def snapshots(self, group_id: GroupId, name: str) -> str:
-        return f"{self.cluster(group_id, name)}/snapshots"
+    def snapshot(self, snapshot: Snapshot) -> str:
+        return f"{self.of_cluster(snapshot)}/snapshots/{snapshot.id}"
 
-    def snapshot(self, group_id: GroupId, name: str, snapshot_id: SnapshotId) -> str:
-        return f"{self.snapshots(group_id, name)}/{snapshot_id}"
+    def backup_config(self, group_id: GroupId, cluster_id: ClusterId) -> str:
+        return f"{self.group(group_id)}/backupConfigs/{cluster_id}"
 
     def own_group(self, group_id: GroupId) -> str:
         return f"{self.ebbtide}/groups/{group_id}"
@@ -141,8 +148,21 @@ def cluster_document(cluster: Cluster, *, addresses: Addresses) -> Document:
         "groupId": cluster.group_id,
         "clusterType": "REPLICASET",
         "mongoDBVersion": cluster.mongod_version,
-        "links": self_links(addresses.cluster(cluster.group_id, cluster.name)),
+        "links": self_links(addresses.cluster(cluster.group_id, cluster.id, cluster.name)),
     }
+
+
+def deployment_document(cluster: Cluster, *, head: Head | None, addresses: Addresses) -> Document:
+    """A cluster in the words of Cloud and Ops Manager (contract section 10). Its head is what we hear from."""
+    return _present(
+        id=cluster.id,
+        groupId=cluster.group_id,
+        clusterName=cluster.name,
+        typeName="REPLICA_SET",
+        replicaSetName=cluster.replica_set_name,
+        lastHeartbeat=None if head is None else iso_date(head.updated),
+        links=self_links(addresses.cluster(cluster.group_id, cluster.id, cluster.name)),
+    )
 
 
 def snapshot_document(snapshot: Snapshot, *, addresses: Addresses) -> Document:
@@ -161,7 +181,8 @@ def snapshot_document(snapshot: Snapshot, *, addresses: Addresses) -> Document:
         expires=None if snapshot.do_not_delete else _date_or_none(snapshot.expires),
         incremental=snapshot.parent_id is not None,
         parts=[_snapshot_part(snapshot)],
-        links=self_links(addresses.snapshot(snapshot.group_id, snapshot.cluster_name, snapshot.id)),
+        namespaceFilterList=_NO_FILTER if addresses.family is Family.CLOUD else None,
+        links=self_links(addresses.snapshot(snapshot)),
     )
 
 
@@ -221,7 +242,7 @@ def restore_job_document(
             download_key=download_key if status is RestoreStatus.FINISHED else None,
         ),
         hashes=hashes,
-        links=self_links(addresses.restore_job(job.group_id, job.cluster_name, job.id)),
+        links=self_links(addresses.restore_job(job)),
     )
 
 

@@ -1,15 +1,14 @@
 """Wire names of what happens by itself: schedules, and runs of prune. As `wire`, of which it is a part."""
 
+from ebbtide.api.families import Family
 from ebbtide.api.wire import Addresses, Document, iso_date, self_links
 from ebbtide.domain.prune_run import PruneReport, PruneRun
 from ebbtide.domain.schedule import SnapshotSchedule
 
 
-def schedule_document(
-    schedule: SnapshotSchedule, *, cluster_name: str, addresses: Addresses, is_own: bool
-) -> Document:
-    """Contract section 9; `is_own` adds the reference time, which the Atlas family lacks."""
-    document = {
+def schedule_document(schedule: SnapshotSchedule, *, cluster_name: str, addresses: Addresses) -> Document:
+    """Contract section 9: the reference time in all families but Atlas, the day of the full read in one."""
+    document: Document = {
         "clusterId": schedule.id,
         "groupId": schedule.group_id,
         "snapshotIntervalHours": schedule.interval_hours,
@@ -19,17 +18,17 @@ def schedule_document(
         "monthlySnapshotRetentionMonths": schedule.monthly_retention_months,
         "pointInTimeWindowHours": schedule.point_in_time_window_hours,
     }
-    if not is_own:
-        href = f"{addresses.cluster(schedule.group_id, cluster_name)}/snapshotSchedule"
-        return {**document, "links": self_links(href)}
-    href = f"{addresses.own_cluster(schedule.group_id, cluster_name)}/snapshotSchedule"
-    return {
-        **document,
-        "referenceHourOfDay": schedule.reference_hour,
-        "referenceMinuteOfHour": schedule.reference_minute,
-        "referenceTimeZoneOffset": schedule.reference_offset,
-        "links": self_links(href),
-    }
+    if addresses.family in (Family.CLOUD, Family.OWN):
+        document["referenceHourOfDay"] = schedule.reference_hour
+        document["referenceMinuteOfHour"] = schedule.reference_minute
+        document["referenceTimeZoneOffset"] = schedule.reference_offset
+    if addresses.family is Family.CLOUD:
+        document["fullIncrementalDayOfWeek"] = schedule.full_incremental_day
+    place = addresses.cluster(schedule.group_id, schedule.id, cluster_name)
+    if addresses.family is Family.CLOUD:
+        place = addresses.backup_config(schedule.group_id, schedule.id)
+    document["links"] = self_links(f"{place}/snapshotSchedule")
+    return document
 
 
 def prune_document(run: PruneRun, *, addresses: Addresses) -> Document:

@@ -4,8 +4,9 @@ Two states live side by side: the job's (is the data ready?) and the delivery's 
 change goes through `apply_event`; what is not in `TRANSITIONS` raises. Source: contract sections 6.4 and 13.
 """
 
+import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, ResultId, SnapshotId
@@ -106,7 +107,7 @@ class RestoreJob:
     may be in it (None: the snapshot as it is), `snapshot_id` the snapshot it is built on, `result_id` the stored
     result of a replay. `download_key` is 32 hex digits, sealed with this record's id. `sha1`
     is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
-    `expires` counts from the moment the link became ready. `restore_info` is the archive's restoreInfo.txt, kept so
+    `expires` counts from the moment the link became ready, unless a moment was asked for. `restore_info` is the archive's restoreInfo.txt, kept so
     that the archive's bytes outlive a change of its wording. `reason` tells why a job is BROKEN or FAILED.
     """
 
@@ -136,10 +137,21 @@ class RestoreJob:
     point_in_time: bool = False
     limit: OplogTimestamp | None = None
     result_id: ResultId | None = None
+    asked_expires: datetime | None = None
 
     @property
     def state(self) -> RestoreState:
         return (self.status, self.delivery_status)
+
+
+def link_expiry(job: RestoreJob, *, ready: datetime) -> datetime:
+    """When the link of a job that is ready at `ready` ends: the moment asked for, else so many hours from there."""
+    return job.asked_expires or ready + timedelta(hours=job.expiration_hours)
+
+
+def hours_until(moment: datetime, *, now: datetime) -> int:
+    """Whole hours from `now` that reach `moment`, at least one."""
+    return max(1, math.ceil((moment - now) / timedelta(hours=1)))
 
 
 def archive_name(*, replica_set_name: str, timestamp: OplogTimestamp, job_id: RestoreJobId) -> str:

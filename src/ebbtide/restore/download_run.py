@@ -8,14 +8,12 @@ Nothing is copied: the archive is the stored blocks themselves, so the link is r
 however large the data is.
 """
 
-from datetime import timedelta
-
 from ebbtide.backup.context import BackupContext
 from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId
-from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
+from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus, link_expiry
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import IntegrityError, JobCancelled, NotFound, ObjectNotFound
 from ebbtide.events import record_event
@@ -63,7 +61,7 @@ class DownloadRun:
             self._id,
             RestoreEvent.LINK_READY,
             ready=now,
-            expires=now + timedelta(hours=job.expiration_hours),
+            expires=link_expiry(job, ready=now),
             archive_bytes=self._archive.length_bytes,
             restore_info=self._archive.restore_info,
             download_key=seal_new_download_key(job, self._context.service_key),

@@ -4,6 +4,8 @@ Crash between record and job: the worker enqueues the job of a restore that lack
 repeatable).
 """
 
+from datetime import datetime
+
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.crash_points import reach
@@ -30,8 +32,11 @@ def request_http_restore(
     catalog: Catalog,
     clock: Clock,
     actor: str,
+    asked_expires: datetime | None = None,
 ) -> RestoreJob:
-    """Record a restore job whose result is a download link. Raises SnapshotNotComplete."""
+    """Record a restore job whose result is a download link, usable for `expiration_hours` from when it is ready, but
+    until `asked_expires` where that is given. Raises SnapshotNotComplete.
+    """
     if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
         raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
     restore_id = RestoreJobId(new_id())
@@ -47,6 +52,7 @@ def request_http_restore(
         delivery_status=NEW[1],
         timestamp=snapshot.stable_timestamp,
         expiration_hours=expiration_hours,
+        asked_expires=asked_expires,
         max_downloads=max_downloads,
         requested_by=actor,
         file_name=archive_name(

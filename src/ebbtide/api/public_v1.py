@@ -1,0 +1,66 @@
+"""Cloud and Ops Manager's family: clusters by id, and their own names for some resources (contract section 2).
+
+Rows only: the resource functions are those of the other families. Writes need a role that may write (contract 4.4);
+a listed address only where the manuals say so (contract 4.3).
+"""
+
+from ebbtide.api import groups, restore_jobs, schedules, snapshot_changes, snapshots
+from ebbtide.api.families import Family
+from ebbtide.api.operations import Handler, Need, Operation, Scope
+
+_GROUPS = f"{Family.CLOUD.value}/groups"
+_GROUP = f"{_GROUPS}/{{groupId}}"
+_CLUSTER = f"{_GROUP}/clusters/{{clusterId}}"
+_CONFIG = f"{_GROUP}/backupConfigs/{{clusterId}}"
+
+
+def _read(name: str, path: str, handler: Handler, *, is_list: bool = False) -> Operation:
+    return Operation(
+        name=name, method="GET", path=path, handler=handler, scope=scope_of(path), is_list=is_list
+    )
+
+
+def _write(name: str, method: str, path: str, handler: Handler, *, listed: bool = False) -> Operation:
+    return Operation(
+        name=name,
+        method=method,
+        path=path,
+        handler=handler,
+        scope=scope_of(path),
+        need=Need.WRITE,
+        needs_listed_address=listed,
+    )
+
+
+def scope_of(path: str) -> Scope:
+    """What a path names."""
+    if "{clusterId}" in path:
+        return Scope.CLUSTER
+    return Scope.GROUP if "{groupId}" in path else Scope.SERVICE
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    _read("listProjects", _GROUPS, groups.list_groups, is_list=True),
+    _read("getProject", _GROUP, groups.get_group),
+    _read("listDeployments", f"{_GROUP}/clusters", groups.list_deployments, is_list=True),
+    _read("getDeployment", _CLUSTER, groups.get_deployment),
+    _read("listRestoreJobs", f"{_CLUSTER}/restoreJobs", restore_jobs.list_restore_jobs, is_list=True),
+    _write(
+        "createRestoreJob", "POST", f"{_CLUSTER}/restoreJobs", restore_jobs.create_restore_job, listed=True
+    ),
+    _read("getRestoreJob", f"{_CLUSTER}/restoreJobs/{{jobId}}", restore_jobs.get_restore_job),
+    _read("listSnapshots", f"{_CLUSTER}/snapshots", snapshots.list_snapshots, is_list=True),
+    _read("getSnapshot", f"{_CLUSTER}/snapshots/{{snapshotId}}", snapshots.get_snapshot),
+    _write(
+        "changeSnapshot", "PATCH", f"{_CLUSTER}/snapshots/{{snapshotId}}", snapshot_changes.patch_snapshot
+    ),
+    _write(
+        "deleteSnapshot",
+        "DELETE",
+        f"{_CLUSTER}/snapshots/{{snapshotId}}",
+        snapshot_changes.delete,
+        listed=True,
+    ),
+    _read("getSnapshotSchedule", f"{_CONFIG}/snapshotSchedule", schedules.get_schedule),
+    _write("changeSnapshotSchedule", "PATCH", f"{_CONFIG}/snapshotSchedule", schedules.patch_schedule),
+)

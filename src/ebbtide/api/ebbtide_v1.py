@@ -4,7 +4,15 @@ Here are the events and the status; clusters, snapshots, restore jobs and keys h
 """
 
 from ebbtide import __version__
-from ebbtide.api import own_clusters, own_heads, own_keys, own_repository, own_restore_jobs, own_snapshots
+from ebbtide.api import (
+    own_automated,
+    own_clusters,
+    own_heads,
+    own_keys,
+    own_repository,
+    own_restore_jobs,
+    own_snapshots,
+)
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Operation, Scope, find_cluster
 from ebbtide.api.paging import plan_window
@@ -36,6 +44,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *own_heads.OPERATIONS,
     *own_snapshots.OPERATIONS,
     *own_restore_jobs.OPERATIONS,
+    *own_automated.OPERATIONS,
     *own_keys.OPERATIONS,
     *own_repository.OPERATIONS,
     Operation(

@@ -290,6 +290,8 @@ def own_cluster_document(
         mongod=cluster.mongod if shows_paths else None,
         state=cluster.state.value,
         paused=cluster.is_paused or None,
+        restoreTarget=cluster.restore_target,
+        restoreUsername=cluster.restore_username,
         created=iso_date(cluster.created),
         tls=None if cluster.tls_expires is None else _tls(cluster),
         head=None if head is None else _head(head),

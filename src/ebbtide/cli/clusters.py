@@ -19,7 +19,7 @@ from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.render.progress import ProgressView
 from ebbtide.cli.render.quantities import human_bytes
-from ebbtide.cli.secret_files import read_secret_file
+from ebbtide.cli.secret_files import read_password, read_secret_file
 from ebbtide.cli.session import (
     ClusterArgument,
     GroupOption,
@@ -279,24 +279,6 @@ def require_no_credentials(uri: str) -> None:
             hint="give --username and --password-file FILE; a password that was typed here is in the shell's history "
             "and was in the process list: change it",
         )
-
-
-def read_password(*, username: str | None, password_file: str | None) -> str | None:
-    """The password from its file, from standard input (`-`), or asked for on a terminal; None without a user."""
-    if username is None:
-        if password_file is not None:
-            raise InvalidInput("--password-file", expected="--username with it")
-        return None
-    if password_file is not None:
-        # Editors and `echo` end a file with a line feed; no password does.
-        password = read_secret_file(password_file, "--password-file").rstrip("\r\n")
-    elif sys.stdin.isatty():
-        password = str(typer.prompt(f"password of {username}", hide_input=True, err=True))
-    else:
-        raise InvalidInput("--password-file", expected="a file, because there is no terminal to ask on")
-    if not password:
-        raise InvalidInput("--password-file", expected="a password in it; it is empty")
-    return password
 
 
 def build_registration(**fields: Any) -> Document:

@@ -1,6 +1,7 @@
 """`ebbtide clusters rejoin|detach|pause|resume|certificate|set`: what may be asked of the head of a registered cluster."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from ebbtide.cli.client import Document
 from ebbtide.cli.exit_codes import Interrupted
 from ebbtide.cli.render.output import Output, OutputFormat
-from ebbtide.cli.secret_files import read_secret_file
+from ebbtide.cli.secret_files import read_password, read_secret_file
 from ebbtide.cli.session import ClusterArgument, GroupOption, OutputOption, ProfileOption, open_session
 from ebbtide.errors import InvalidInput
 
@@ -28,7 +29,16 @@ _SET_EXAMPLES = """\b
 Examples:
   ebbtide clusters set shop --mongod /opt/mongodb-7.0/bin/mongod
   ebbtide clusters set shop --default-mongod
+  ebbtide clusters set shop --restore-target on --restore-username restorer --restore-password-file ./password
+  ebbtide clusters set shop --restore-target off
 """
+
+
+class Switch(StrEnum):
+    """On or off, as a word."""
+
+    ON = "on"
+    OFF = "off"
 
 
 def set_(
@@ -40,21 +50,73 @@ def set_(
     default_mongod: Annotated[
         bool, typer.Option("--default-mongod", help="Run the one that the settings say again.")
     ] = False,
+    restore_target: Annotated[
+        Switch | None,
+        typer.Option("--restore-target", help="Whether restores may replace the data of this cluster."),
+    ] = None,
+    restore_username: Annotated[
+        str | None,
+        typer.Option("--restore-username", metavar="USER", help="Who writes then; not the user for backup."),
+    ] = None,
+    restore_password_file: Annotated[
+        str | None,
+        typer.Option(
+            "--restore-password-file", metavar="FILE", help="A file with that user's password; - for stdin."
+        ),
+    ] = None,
+    restore_auth_source: Annotated[
+        str, typer.Option("--restore-auth-source", help="The database that has that user.")
+    ] = "admin",
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Have a cluster's head run another mongod, say because its set is being upgraded.
+    """Let restores into a cluster, or have its head run another mongod.
 
-    It must be of the set's major version. The head is started again with it as soon as no snapshot holds it; a head that
-    runs is not stopped for a mongod that cannot be run: `ebbtide events list` tells. Only a global owner may do this.
+    With --restore-target on, automated restores may remove and replace its data, as a user that may write: one with the
+    roles restore, dbAdminAnyDatabase, readWriteAnyDatabase and clusterMonitor. The user is proved first.
+
+    Another mongod, say because the set is being upgraded, must be of the set's major version. The head is started again
+    with it as soon as no snapshot holds it; a head that runs is not stopped for a mongod that cannot be run: `ebbtide
+    events list` tells. Only a global owner may do this.
     """
+    if restore_target is not None:
+        if mongod is not None or default_mongod:
+            raise InvalidInput("--restore-target", expected="no other change with it")
+        body = build_consent(
+            restore_target,
+            username=restore_username,
+            password_file=restore_password_file,
+            auth_source=restore_auth_source,
+        )
+        with open_session(profile, group, output) as session:
+            changed = session.client.set_restore_target(session.group_id, name, body)
+            session.output.document(changed)
+            may = "may" if changed.get("restoreTarget") else "may not"
+            session.output.text(f"restores {may} replace the data of {name}")
+        return
+    if restore_username is not None or restore_password_file is not None:
+        raise InvalidInput("--restore-username", expected="--restore-target on with it")
     if (mongod is None) is not default_mongod:
         raise InvalidInput("--mongod", expected="either a path, or --default-mongod")
     with open_session(profile, group, output) as session:
         changed = session.client.change_cluster(session.group_id, name, {"mongod": mongod})
         session.output.document(changed)
         session.output.text(f"the head of {name} goes over to it; next: ebbtide clusters watch {name}")
+
+
+def build_consent(
+    restore_target: Switch, *, username: str | None, password_file: str | None, auth_source: str
+) -> Document:
+    """The body that makes a cluster a target of restores, or none any more."""
+    if restore_target is Switch.OFF:
+        if username is not None or password_file is not None:
+            raise InvalidInput("--restore-username", expected="it with --restore-target on only")
+        return {"enabled": False}
+    password = read_password(username=username, password_file=password_file, prefix="--restore-")
+    if username is None:
+        return {"enabled": True}
+    return {"enabled": True, "username": username, "password": password, "authSource": auth_source}
 
 
 _REJOIN_EXAMPLES = """\b

@@ -1,0 +1,74 @@
+"""Reaching the target of an automated restore: as the account that may write, and as the one that looks.
+
+The writing client retries nothing by itself, so its writes carry no transaction numbers: that is how the target's oplog
+tells them from everybody else's (`domain.automated_restore.is_foreign_write`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo import MongoClient
+
+from ebbtide.backup.head_connection import ClusterAccess
+from ebbtide.domain.cluster import Cluster
+from ebbtide.errors import Refused
+from ebbtide.mongod.deployment import Credentials, connect_to_set
+from ebbtide.sealing import ServiceKey
+
+Document = dict[str, Any]
+
+WRITER_OPTIONS: Mapping[str, Any] = {
+    "retryWrites": False,
+    "readPreference": "primary",
+    "w": "majority",
+    "appname": "ebbtide restore",
+    # Building the indexes of a large collection is one command.
+    "socketTimeoutMS": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetAccess:
+    """How to reach one target. Made anew whenever the cluster's record changes."""
+
+    cluster: Cluster
+    service_key: ServiceKey
+
+    def credentials(self) -> Credentials | None:
+        """Who writes; None where the set asks for nobody. Raises SealBroken, Refused where an account is missing."""
+        cluster = self.cluster
+        if cluster.username is None:
+            return None
+        if cluster.restore_username is None or cluster.restore_password is None:
+            raise Refused(f"{cluster.name} has no account that may write")
+        password = self.service_key.open(cluster.restore_password, record_id=cluster.restore_secret_id)
+        return Credentials(
+            username=cluster.restore_username,
+            password=password.decode(),
+            auth_source=cluster.restore_auth_source,
+        )
+
+    def writer(self, *, timeout_seconds: float = 30.0) -> "MongoClient[Document]":
+        """A new client of the whole set as the account that may write."""
+        return connect_writer(
+            self.cluster, self.credentials(), self.service_key, timeout_seconds=timeout_seconds
+        )
+
+    def reader(self, *, timeout_seconds: float = 10.0) -> "MongoClient[Document]":
+        """A new client of the whole set as the account for backup, which cannot write and reads the oplog."""
+        return self.looking.set_client(timeout_seconds=timeout_seconds)
+
+    @property
+    def looking(self) -> ClusterAccess:
+        return ClusterAccess(cluster=self.cluster, service_key=self.service_key)
+
+
+def connect_writer(
+    cluster: Cluster, login: Credentials | None, service_key: ServiceKey, *, timeout_seconds: float
+) -> "MongoClient[Document]":
+    """A new client of a cluster's set that writes as `login`."""
+    tls = ClusterAccess(cluster=cluster, service_key=service_key).tls()
+    return connect_to_set(
+        cluster.uri, login, tls=tls, timeout_seconds=timeout_seconds, options=WRITER_OPTIONS
+    )

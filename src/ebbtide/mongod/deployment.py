@@ -121,10 +121,18 @@ def check_uri(uri: str) -> None:
 
 
 def connect_to_set(
-    uri: str, login: Login | None, *, tls: TlsMaterial | None = None, timeout_seconds: float = 10.0
+    uri: str,
+    login: Login | None,
+    *,
+    tls: TlsMaterial | None = None,
+    timeout_seconds: float = 10.0,
+    options: Mapping[str, Any] | None = None,
 ) -> MongoClient[Document]:
-    """A client of the whole set, which finds its primary. Raises InvalidInput, Unreachable where DNS lacks the name."""
-    return _client(uri, login, tls, timeout_seconds, directConnection=False)
+    """A client of the whole set, which finds its primary. `options` are PyMongo's, and stand above those of the URI.
+
+    Raises InvalidInput, Unreachable where DNS lacks the name.
+    """
+    return _client(uri, login, tls, timeout_seconds, directConnection=False, **(options or {}))
 
 
 def connect_to_member(
@@ -155,16 +163,14 @@ def _client(
     milliseconds = int(timeout_seconds * 1000)
     try:
         with client_options(tls) as tls_options:
-            return MongoClient(
-                uri,
-                appname="ebbtide",
-                serverSelectionTimeoutMS=milliseconds,
-                connectTimeoutMS=milliseconds,
+            defaults = {
+                "appname": "ebbtide",
+                "serverSelectionTimeoutMS": milliseconds,
+                "connectTimeoutMS": milliseconds,
                 # A command that takes longer than this has a deadline of its own (maxTimeMS).
-                socketTimeoutMS=max(60_000, milliseconds),
-                **options,
-                **tls_options,
-            )
+                "socketTimeoutMS": max(60_000, milliseconds),
+            }
+            return MongoClient(uri, **{**defaults, **options, **tls_options})
     except (ConfigurationError, ValueError) as error:
         raise InvalidInput("uri", expected=f"a usable connection string ({error})") from None
 

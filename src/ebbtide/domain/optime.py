@@ -1,7 +1,9 @@
-"""Oplog timestamps: (seconds, increment) in the order in which the oplog grows."""
+"""Oplog timestamps: (seconds, increment) in the order in which the oplog grows; an optime adds the term."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from bson import Timestamp
 
@@ -32,6 +34,11 @@ class OplogTimestamp:
         """From WiredTiger's 64-bit form: seconds in the high 32 bits, increment in the low."""
         return cls(seconds=value >> 32, increment=value & 0xFFFFFFFF)
 
+    @property
+    def packed(self) -> int:
+        """WiredTiger's 64-bit form."""
+        return self.seconds << 32 | self.increment
+
     def to_bson(self) -> Timestamp:
         return Timestamp(self.seconds, self.increment)
 
@@ -41,3 +48,29 @@ class OplogTimestamp:
 
     def __str__(self) -> str:
         return f"({self.seconds}, {self.increment})"
+
+
+@dataclass(frozen=True, order=True)
+class OpTime:
+    """Which entry of an oplog: two entries of one set with the same timestamp and the same term are the same entry.
+
+    `term` counts the set's elections; the entry that began the set has -1.
+    """
+
+    timestamp: OplogTimestamp
+    term: int
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.term < 2**63:
+            raise ValueError(f"the term of an optime must be in -1 … 2⁶³−1, not {self.term}")
+
+    @classmethod
+    def from_entry(cls, document: Mapping[str, Any]) -> "OpTime":
+        """Of an oplog entry (`ts`, `t`), or of an optime as the server shows it. Raises ValueError for anything else."""
+        timestamp, term = document.get("ts"), document.get("t")
+        if not isinstance(timestamp, Timestamp) or not isinstance(term, int):
+            raise ValueError("is no oplog entry: it has no ts, or no t")
+        return cls(OplogTimestamp.from_bson(timestamp), int(term))
+
+    def __str__(self) -> str:
+        return f"{self.timestamp} of term {self.term}"

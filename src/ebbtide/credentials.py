@@ -1,20 +1,25 @@
-"""API keys: what they look like, and what is kept of them.
+"""API keys and service accounts: what their credentials look like, and what is kept of them.
 
 A public key is 8 lower-case characters, a private key a UUID, as in the hosted service. Only HA1, the digest hash of
-both, is kept (sealed, as it is as good as the password for digest).
+both, is kept (sealed, as it is as good as the password for digest). Of a service account's secret only the SHA-256 is.
 """
 
 import hashlib
+import hmac
 import secrets
 import uuid
+from datetime import datetime, timedelta
 
 from ebbtide.clock import Clock
-from ebbtide.domain.access import AccessEntry, ApiKey, Grant
+from ebbtide.domain.access import ApiKey, Grant
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.ids import new_id
+from ebbtide.domain.service_account import SECRET_PREFIX, SHOWN_LETTERS, ServiceAccountSecret
 from ebbtide.sealing import ServiceKey
 
 REALM = "MMS Public API"
 PUBLIC_KEY_LENGTH = 8
+_SECRET_BYTES = 32
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -53,3 +58,25 @@ def new_api_key(
         owner=owner,
     )
     return key, private_key
+
+
+def new_account_secret(*, now: datetime, life: timedelta) -> tuple[ServiceAccountSecret, str]:
+    """A new secret of a service account, not stored yet, and its text: the only time that it is known."""
+    text = SECRET_PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    kept = ServiceAccountSecret(
+        id=new_id(),
+        sha256=_sha256(text),
+        last_letters=text[-SHOWN_LETTERS:],
+        created=now,
+        expires=now + life,
+    )
+    return kept, text
+
+
+def is_account_secret(text: str, kept: ServiceAccountSecret) -> bool:
+    """Whether `text` is that secret; takes the same time whatever it is."""
+    return hmac.compare_digest(_sha256(text), kept.sha256)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

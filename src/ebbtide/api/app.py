@@ -19,18 +19,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ebbtide.api.access import Gate, read_address
+from ebbtide.api.access import Gate
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
 from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
 from ebbtide.api.health import LIVE_PATH, READY_PATH, Health
 from ebbtide.api.metrics import METRICS_PATH, Metrics, RequestCounts
+from ebbtide.api.oauth import REVOKE_PATH, TOKEN_PATH, Oauth
 from ebbtide.api.operations import Call, Operation, prepare_call
 from ebbtide.api.queries import guess_presentation, parse_query
+from ebbtide.api.rate_limits import Limits
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.responses import render, render_refusal
 from ebbtide.api.table import OPERATIONS, aliases_of
+from ebbtide.api.tokens import Tokens
+from ebbtide.domain.access_list import read_address
 from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused, Unreachable
 
 CALL_THREADS = 48
@@ -50,7 +54,8 @@ def create_app(context: ApiContext) -> FastAPI:
     `state.cut_downloads`, called in the event loop, ends every download under way.
     """
     downloads = Downloads(context)
-    gate = Gate(context)
+    tokens, limits = Tokens(context), Limits(context.settings)
+    gate, oauth = Gate(context, tokens, limits), Oauth(context, tokens, limits)
     health, metrics = Health(context), Metrics(context, gate)
 
     @asynccontextmanager
@@ -59,6 +64,7 @@ def create_app(context: ApiContext) -> FastAPI:
             yield
         finally:
             downloads.close()
+            gate.close()
 
     app = FastAPI(
         title="Ebbtide",
@@ -71,12 +77,14 @@ def create_app(context: ApiContext) -> FastAPI:
     )
     app.state.cut_downloads = downloads.cut_all
     app.router.routes[:] = [
-        *_operation_routes(context, gate),
+        *_operation_routes(context, gate, limits),
         _fixed_route(LIVE_PATH, health.live),
         _fixed_route(READY_PATH, health.ready),
         _fixed_route(METRICS_PATH, metrics.show),
         _fixed_route(V2_PATH, downloads.v2),
         _fixed_route(V3_PATH, downloads.v3),
+        Route(TOKEN_PATH, oauth.token, methods=["POST"]),
+        Route(REVOKE_PATH, oauth.revoke, methods=["POST"]),
     ]
     app.add_exception_handler(HTTPException, _refuse_route)
     app.add_exception_handler(Exception, _refuse_unexpected)
@@ -84,14 +92,14 @@ def create_app(context: ApiContext) -> FastAPI:
     return app
 
 
-def _operation_routes(context: ApiContext, gate: Gate) -> Iterable[Route]:
+def _operation_routes(context: ApiContext, gate: Gate, limits: Limits) -> Iterable[Route]:
     calls = anyio.CapacityLimiter(CALL_THREADS)
     slow_calls = anyio.CapacityLimiter(SLOW_CALL_THREADS)
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in OPERATIONS:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     for path, operations in by_path.items():
-        resource = Resource(context, gate, operations, calls=calls, slow_calls=slow_calls)
+        resource = Resource(context, gate, limits, operations, calls=calls, slow_calls=slow_calls)
         for spelling in (path, *aliases_of(path)):
             yield Route(spelling, resource)
 
@@ -129,6 +137,7 @@ class Resource:
         self,
         context: ApiContext,
         gate: Gate,
+        limits: Limits,
         operations: Mapping[str, Operation],
         *,
         calls: anyio.CapacityLimiter,
@@ -136,6 +145,7 @@ class Resource:
     ) -> None:
         self._context = context
         self._gate = gate
+        self._limits = limits
         self._operations = dict(operations)
         self._family = next(iter(operations.values())).family
         if "GET" in self._operations:
@@ -217,7 +227,11 @@ class Resource:
             key=key,
             now=self._context.clock.now(),
         )
-        answer = operation.handler(prepare_call(operation, call))
+        call = prepare_call(operation, call)
+        if call.found_group is not None:
+            # Not before membership is known: a stranger must not use up a group's allowance.
+            self._limits.admit_to_group(call.found_group.id)
+        answer = operation.handler(call)
         return render(answer, guess_presentation(query), media_type=self._family.media_type)
 
 

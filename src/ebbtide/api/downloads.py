@@ -25,7 +25,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ebbtide.api.access import read_address
 from ebbtide.api.context import ApiContext, Archive
 from ebbtide.api.queries import Presentation
 from ebbtide.api.ranges import Part, Unsatisfiable, is_listed, resolve_range
@@ -33,6 +32,7 @@ from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import render_refusal
 from ebbtide.api.wire import AUTH_BEARER, effective_state, link_key
 from ebbtide.catalog.damage import Damage
+from ebbtide.domain.access_list import read_address
 from ebbtide.domain.download import (
     IN_FLIGHT_BYTES,
     Gone,

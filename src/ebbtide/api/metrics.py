@@ -22,14 +22,15 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ebbtide.api.access import Gate, read_address
+from ebbtide.api.access import Gate
 from ebbtide.api.context import ApiContext
 from ebbtide.api.queries import Presentation
 from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import render_refusal
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.access import AccessEntry, Address, Role, find_entry, parse_network
+from ebbtide.domain.access import is_global_owner
+from ebbtide.domain.access_list import AccessEntry, Address, find_entry, parse_network, read_address
 from ebbtide.domain.cluster import Cluster, Head, HeadState
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError, InvalidInput, InvalidSetting
@@ -215,14 +216,14 @@ class Metrics:
     def _require_owner(self, request: Request, address: Address) -> None:
         query = request.scope["query_string"]
         target = request.scope["raw_path"] + (b"?" + query if query else b"")
-        key = self._gate.admit(
+        caller = self._gate.admit(
             authorization=request.headers.get("authorization"),
             method=request.method,
             target=target.decode("latin-1"),
             address=address,
             needs_listed_address=False,
         )
-        if all(grant.role is not Role.GLOBAL_OWNER for grant in key.grants):
+        if not is_global_owner(caller):
             raise refusal("USER_UNAUTHORIZED")
 
 

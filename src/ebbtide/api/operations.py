@@ -18,7 +18,8 @@ from ebbtide.api.queries import Page, Query, parse_page, parse_presentation
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Addresses
-from ebbtide.domain.access import Address, ApiKey, is_member, is_owner, may_write
+from ebbtide.domain.access import Caller, is_member, is_owner, may_write
+from ebbtide.domain.access_list import Address
 from ebbtide.domain.cluster import CLUSTER_NAME, Cluster
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import ClusterId, GroupId, is_id
@@ -55,7 +56,7 @@ class Call:
     query: Query
     body: Body
     address: Address
-    key: ApiKey
+    key: Caller
     now: datetime
     found_group: Group | None = None
     found_cluster: Cluster | None = None
@@ -98,7 +99,7 @@ class Call:
     @property
     def actor(self) -> str:
         """Who did it and from where, for events."""
-        return f"{self.key.public_key} from {self.address}"
+        return f"{self.key.name} from {self.address}"
 
     @property
     def may_download(self) -> bool:

@@ -21,7 +21,7 @@ from ebbtide.backup.registration import (
 )
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.catalog.clusters import NameTaken
-from ebbtide.domain.access import Role
+from ebbtide.domain.access import is_global_owner
 from ebbtide.domain.bounds import waiting_for_space
 from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
 
@@ -144,7 +144,7 @@ def change_cluster(call: Call) -> Answer:
         fields.blame("INVALID_ATTRIBUTE", "mongod", "it must be an absolute path, or null")
     fields.refuse_unknown(("mongod",))
     raise_violations(fields.violations)
-    if not _owns_everything(call):
+    if not is_global_owner(call.key):
         raise refusal("USER_UNAUTHORIZED")
     changed = set_mongod(
         call.cluster,
@@ -154,10 +154,6 @@ def change_cluster(call: Call) -> Answer:
         actor=call.actor,
     )
     return cluster_answer(call, changed, status=202)
-
-
-def _owns_everything(call: Call) -> bool:
-    return any(grant.role is Role.GLOBAL_OWNER for grant in call.key.grants)
 
 
 def cluster_answer(call: Call, cluster: Cluster, *, status: int = 200) -> Answer:
@@ -172,7 +168,7 @@ def _document(call: Call, cluster: Cluster) -> Document:
         head=catalog.heads.find(cluster.id),
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
         waits_for=waiting_for_space(catalog.repository_space.find()),
-        shows_paths=_owns_everything(call),
+        shows_paths=is_global_owner(call.key),
         addresses=call.addresses,
     )
 

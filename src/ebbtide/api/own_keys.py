@@ -10,7 +10,8 @@ from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.refusals import Violation, refusal, violation
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import key_document
-from ebbtide.domain.access import AccessEntry, ApiKey, Role, find_entry, parse_network
+from ebbtide.domain.access import ApiKey, is_global_owner
+from ebbtide.domain.access_list import AccessEntry, find_entry, parse_network
 from ebbtide.domain.event import EventLevel
 from ebbtide.errors import InvalidInput
 from ebbtide.events import record_event
@@ -20,7 +21,8 @@ ENTRIES_MAX = 200
 
 def list_keys(call: Call) -> Answer:
     """A global owner sees every key, another caller its own."""
-    keys = call.context.catalog.api_keys.list_all() if _is_global_owner(call.key) else [call.key]
+    every = call.context.catalog.api_keys.list_all()
+    keys = every if is_global_owner(call.key) else [key for key in every if key.id == call.key.id]
     return slice_answer(
         call,
         href=f"{call.addresses.ebbtide}/keys",
@@ -107,18 +109,12 @@ def _parse_entry(value: Any, *, prefix: str) -> _Entry:
 def _find_key(call: Call) -> ApiKey:
     """The path's key, where it is the caller's own or the caller may see all."""
     public_key = call.path_values["publicKey"]
-    if public_key == call.key.public_key:
-        return call.key
-    if not _is_global_owner(call.key):
+    if public_key != call.key.name and not is_global_owner(call.key):
         raise refusal("USER_UNAUTHORIZED")
     key = call.context.catalog.api_keys.find_by_public_key(public_key)
     if key is None:
         raise refusal("API_KEY_NOT_FOUND", public_key)
     return key
-
-
-def _is_global_owner(key: ApiKey) -> bool:
-    return any(grant.role is Role.GLOBAL_OWNER for grant in key.grants)
 
 
 def _answer(call: Call, key: ApiKey) -> Answer:

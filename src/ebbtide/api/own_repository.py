@@ -5,7 +5,7 @@ from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire_upkeep import prune_document
-from ebbtide.domain.access import Role
+from ebbtide.domain.access import is_global_owner
 from ebbtide.domain.ids import new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
 
@@ -42,7 +42,7 @@ def get_prune(call: Call) -> Answer:
 
 
 def _require_global_owner(call: Call) -> None:
-    if all(grant.role is not Role.GLOBAL_OWNER for grant in call.key.grants):
+    if not is_global_owner(call.key):
         raise refusal("USER_UNAUTHORIZED")
 
 

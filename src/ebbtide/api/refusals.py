@@ -26,7 +26,7 @@ CODES: dict[str, Code] = {
     "NOT_IN_GROUP": Code(401, "The current user is not in the group, or the group does not exist: {0}."),
     "IP_ADDRESS_NOT_ON_ACCESS_LIST": Code(
         403,
-        "IP address {0} is not allowed to access this resource. To allow it: ebbtide keys allow {1} {2}",
+        "IP address {0} is not allowed to access this resource. To allow it: ebbtide {3} allow {1} {2}",
     ),
     # what the path names
     "RESOURCE_NOT_FOUND": Code(404, "Cannot find resource {0}."),
@@ -111,6 +111,8 @@ CODES: dict[str, Code] = {
     "RANGE_NOT_SATISFIABLE": Code(416, "The range begins after the end of the file of {0} bytes."),
     "PRECONDITION_FAILED": Code(412, "The file is not the one that If-Match names."),
     "TOO_MANY_TRANSFERS": Code(429, "This link has {0} transfers under way already; try again later."),
+    # how often
+    "RATE_LIMITED": Code(429, "There were too many {0}: at most {1} every {2} minutes; try again later."),
     # our side
     "UNEXPECTED_ERROR": Code(500, "Unexpected error. {0}"),
 }

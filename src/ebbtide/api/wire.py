@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from ebbtide.api.families import Family
 from ebbtide.backup.registration import RegistrationReport
-from ebbtide.domain.access import AccessEntry, ApiKey, Grant
+from ebbtide.domain.access import ApiKey, Grant
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event

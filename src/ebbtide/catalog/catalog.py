@@ -25,7 +25,9 @@ from ebbtide.catalog.leases import LeaseCollection
 from ebbtide.catalog.prune_runs import PruneRunCollection
 from ebbtide.catalog.restore_jobs import RestoreJobCollection, TransferCollection
 from ebbtide.catalog.schedules import ScheduleCollection
+from ebbtide.catalog.service_accounts import ServiceAccountCollection
 from ebbtide.catalog.snapshots import SnapshotCollection
+from ebbtide.catalog.tokens import SigningKeyCollection, TokenCollection
 from ebbtide.catalog.watch import RepositorySpaceCollection, WebhookCursorCollection
 from ebbtide.catalog.workers import WorkerCollection
 
@@ -38,6 +40,9 @@ class Catalog:
         self._database = client[DATABASE_NAME]
         self.groups = GroupCollection(self._database)
         self.api_keys = ApiKeyCollection(self._database)
+        self.service_accounts = ServiceAccountCollection(self._database)
+        self.tokens = TokenCollection(self._database)
+        self.signing_keys = SigningKeyCollection(self._database)
         self.clusters = ClusterCollection(self._database)
         self.heads = HeadCollection(self._database)
         self.snapshots = SnapshotCollection(self._database)

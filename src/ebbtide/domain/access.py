@@ -1,48 +1,63 @@
-"""Who may do what: API keys, their grants, and the addresses they may call from.
+"""Who may do what: callers, their roles, and the rules that read them.
 
-Rules only; where a request comes from and what it carries is the API's business.
-Sources: contract sections 4.3 (access list) and 4.4 (roles).
+A caller is an API key (digest) or a service account (OAuth); the rules know only what both have. Source: contract
+section 4.4.
 """
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.ids import GroupId
 from ebbtide.domain.sealed import Sealed
-from ebbtide.errors import InvalidInput
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Role(StrEnum):
-    """What a key may do; names are the API's."""
+    """What a caller may do; names are the API's."""
 
     GLOBAL_OWNER = "GLOBAL_OWNER"  # everything in every group
+    GLOBAL_BACKUP_ADMIN = "GLOBAL_BACKUP_ADMIN"  # backups and restores of every group
+    GLOBAL_READ_ONLY = "GLOBAL_READ_ONLY"  # look at every group, never download
     GROUP_OWNER = "GROUP_OWNER"  # everything in one group
     GROUP_BACKUP_ADMIN = "GROUP_BACKUP_ADMIN"  # backups and restores of one group
     GROUP_READ_ONLY = "GROUP_READ_ONLY"  # look, never download
 
+    @property
+    def is_global(self) -> bool:
+        return self in _GLOBAL
+
+
+_GLOBAL = frozenset({Role.GLOBAL_OWNER, Role.GLOBAL_BACKUP_ADMIN, Role.GLOBAL_READ_ONLY})
+_OWNERS = frozenset({Role.GLOBAL_OWNER, Role.GROUP_OWNER})
+_WRITERS = _OWNERS | {Role.GLOBAL_BACKUP_ADMIN, Role.GROUP_BACKUP_ADMIN}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """One role; `group_id` is None for a global role."""
+    """One role; `group_id` is None for a global role, and only for one."""
 
     role: Role
     group_id: GroupId | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class AccessEntry:
-    """One network that a key may be used from, and when it last was. `cidr` is normalised by `parse_network`."""
+class CallerKind(Enum):
+    """What somebody logged in as."""
 
-    cidr: str
-    created: datetime
-    last_used: datetime | None = None
-    last_used_address: str | None = None
-    count: int = 0
+    API_KEY = "API key"
+    SERVICE_ACCOUNT = "service account"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Whoever is logged in. `name` is what the caller logs in with: a public key, or a client id."""
+
+    kind: CallerKind
+    id: str
+    name: str
+    grants: tuple[Grant, ...]
+    access_list: tuple[AccessEntry, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,66 +73,56 @@ class ApiKey:
     created: datetime
     owner: bool = False
 
+    @property
+    def caller(self) -> Caller:
+        """Who calls with this key."""
+        return Caller(
+            kind=CallerKind.API_KEY,
+            id=self.id,
+            name=self.public_key,
+            grants=self.grants,
+            access_list=self.access_list,
+        )
 
-def parse_network(text: str, *, field: str = "cidrBlock") -> str:
-    """The normal form of an address or CIDR block; a bare address becomes /32 or /128.
 
-    IPv4 mapped into IPv6 becomes IPv4, as in `parse_address`. Raises InvalidInput for anything else, host bits set
-    included.
+def is_member(caller: Caller, group_id: GroupId) -> bool:
+    """Whether the caller has any role in the group."""
+    return _has_any(caller, Role, group_id)
+
+
+def may_write(caller: Caller, group_id: GroupId) -> bool:
+    """Whether the caller may start backups and restores in the group, and so download its data."""
+    return _has_any(caller, _WRITERS, group_id)
+
+
+def is_owner(caller: Caller, group_id: GroupId) -> bool:
+    """Whether the caller owns the group: Atlas asks for this on every write."""
+    return _has_any(caller, _OWNERS, group_id)
+
+
+def is_global_owner(caller: Caller) -> bool:
+    """Whether the caller owns the whole service."""
+    return any(grant.role is Role.GLOBAL_OWNER for grant in caller.grants)
+
+
+def may_manage(caller: Caller, grants: Iterable[Grant]) -> bool:
+    """Whether the caller may give out `grants`, and rule over the key or account that has them.
+
+    Nobody gives away more than their own: an owner of groups manages who has roles in those groups and nowhere else.
+    Who has no role at all is the global owner's.
     """
-    try:
-        network = ipaddress.ip_network(text.strip())
-        mapped = getattr(network.network_address, "ipv4_mapped", None)
-        if mapped is not None and network.prefixlen >= 96:
-            network = ipaddress.ip_network((mapped, network.prefixlen - 96))
-        return str(network)
-    except ValueError:
-        raise InvalidInput(
-            field, expected="an IP address or a CIDR block such as 10.1.2.0/24", got=text
-        ) from None
+    grants = tuple(grants)
+    if is_global_owner(caller):
+        return True
+    return bool(grants) and all(g.group_id is not None and is_owner(caller, g.group_id) for g in grants)
 
 
-def parse_address(text: str) -> Address:
-    """The caller's address; an IPv4 address mapped into IPv6 counts as IPv4."""
-    address = ipaddress.ip_address(text.split("%", 1)[0])
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+def shared_group(grants: Iterable[Grant]) -> GroupId | None:
+    """The one group that all the grants are about, if there is one: whose events tell of their holder."""
+    groups = {grant.group_id for grant in grants}
+    return groups.pop() if len(groups) == 1 else None
 
 
-def find_entry(address: Address, entries: Iterable[AccessEntry]) -> AccessEntry | None:
-    """The first entry that holds `address`."""
-    for entry in entries:
-        network = ipaddress.ip_network(entry.cidr)
-        if network.version == address.version and address in network:
-            return entry
-    return None
-
-
-def is_address_allowed(address: Address, entries: Iterable[AccessEntry], *, list_required: bool) -> bool:
-    """Contract 4.3: a non-empty list gates every call; an empty one only the endpoints that require a list."""
-    entries = tuple(entries)
-    if not entries:
-        return not list_required
-    return find_entry(address, entries) is not None
-
-
-def is_member(key: ApiKey, group_id: GroupId) -> bool:
-    """Whether the key has any role in the group."""
-    return any(g.group_id == group_id or g.role is Role.GLOBAL_OWNER for g in key.grants)
-
-
-def may_write(key: ApiKey, group_id: GroupId) -> bool:
-    """Whether the key may start backups and restores in the group, and so download its data."""
-    writers = (Role.GROUP_OWNER, Role.GROUP_BACKUP_ADMIN)
-    return any(
-        g.role is Role.GLOBAL_OWNER or (g.role in writers and g.group_id == group_id) for g in key.grants
-    )
-
-
-def is_owner(key: ApiKey, group_id: GroupId) -> bool:
-    """Whether the key owns the group: Atlas asks for this on every write."""
-    return any(
-        g.role is Role.GLOBAL_OWNER or (g.role is Role.GROUP_OWNER and g.group_id == group_id)
-        for g in key.grants
-    )
+def _has_any(caller: Caller, roles: Iterable[Role], group_id: GroupId) -> bool:
+    wanted = frozenset(roles)
+    return any(g.role in wanted and (g.role.is_global or g.group_id == group_id) for g in caller.grants)

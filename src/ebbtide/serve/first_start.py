@@ -16,7 +16,8 @@ from ebbtide.cli.profile import write_profile
 from ebbtide.clock import Clock, SystemClock
 from ebbtide.credentials import digest_ha1, new_api_key, new_private_key
 from ebbtide.data_directory import DataDirectory
-from ebbtide.domain.access import AccessEntry, ApiKey, Grant, Role, parse_network
+from ebbtide.domain.access import ApiKey, Grant, Role
+from ebbtide.domain.access_list import AccessEntry, parse_network
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import GroupId, new_id

@@ -1,7 +1,7 @@
 """One private mongod for all tests of the catalog, emptied before each."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from ebbtide.domain.job import Job, JobKind, JobState, job_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import NEW, RestoreJob
 from ebbtide.domain.sealed import Sealed
+from ebbtide.domain.service_account import ServiceAccount, ServiceAccountSecret
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.mongod.options import MongodOptions, UnixSocket
 from ebbtide.mongod.process import MongodProcess
@@ -89,6 +90,22 @@ def make_key(**changes: Any) -> ApiKey:
         "created": NOW,
     }
     return ApiKey(**(values | changes))
+
+
+def make_account(**changes: Any) -> ServiceAccount:
+    secret = ServiceAccountSecret(
+        id=new_id(), sha256="0" * 64, last_letters="abcd", created=NOW, expires=NOW + timedelta(hours=8)
+    )
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "name": "deploy",
+        "description": "",
+        "grants": (Grant(role=Role.GROUP_OWNER, group_id=GROUP),),
+        "access_list": (),
+        "secrets": (secret,),
+        "created": NOW,
+    }
+    return ServiceAccount(**(values | changes))
 
 
 def make_cluster(**changes: Any) -> Cluster:
@@ -216,6 +233,7 @@ def make() -> SimpleNamespace:
     makers: dict[str, Callable[..., Any]] = {
         "group": make_group,
         "key": make_key,
+        "account": make_account,
         "cluster": make_cluster,
         "head": make_head,
         "snapshot": make_snapshot,

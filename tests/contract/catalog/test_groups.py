@@ -9,7 +9,7 @@ import pytest
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import CatalogError
 from ebbtide.catalog.workers import WorkerRecord
-from ebbtide.domain.access import AccessEntry
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.sealed import Sealed

@@ -12,6 +12,7 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
 from ebbtide.catalog.damage import Damage
+from ebbtide.catalog.tokens import SigningKey
 from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access_list import AccessEntry
@@ -20,6 +21,7 @@ from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.job import JobState
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreEvent
+from ebbtide.domain.service_account import LiveToken
 from ebbtide.domain.snapshot import SnapshotState
 
 Document = dict[str, Any]
@@ -84,6 +86,25 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.api_keys.allow(key.id, AccessEntry(cidr="::1/128", created=now))
     catalog.api_keys.record_use(key.id, "::1/128", address="::1", now=now)
     catalog.api_keys.disallow(key.id, "::1/128")
+    catalog.api_keys.change(key.id, description="x", grants=key.grants)
+    catalog.api_keys.find(key.id)
+    catalog.api_keys.delete(key.id)
+    account = make.account()
+    catalog.service_accounts.insert(account)
+    catalog.service_accounts.find(account.id)
+    catalog.service_accounts.list_all()
+    catalog.service_accounts.add_secret(account.id, account.secrets[0])
+    catalog.service_accounts.record_secret_use(account.id, account.secrets[0].id, now=now)
+    catalog.service_accounts.remove_secret(account.id, account.secrets[0].id)
+    catalog.service_accounts.change(account.id, name="x")
+    catalog.service_accounts.delete(account.id)
+    catalog.tokens.add(account.id, LiveToken(id="t", expires=now), now=now)
+    catalog.tokens.is_live(account.id, "t", now=now)
+    catalog.tokens.revoke(account.id, "t")
+    catalog.tokens.revoke_all(account.id)
+    catalog.signing_keys.insert(SigningKey(id="k", key=make.sealed, created=now))
+    catalog.signing_keys.find("k")
+    catalog.signing_keys.newest()
     catalog.clusters.insert(cluster)
     catalog.clusters.find(cluster.id)
     catalog.clusters.find_by_name(make.group_id, cluster.name)
@@ -233,10 +254,10 @@ def test_every_method_of_every_collection_is_used_here() -> None:
     used = set(_use_everything.__code__.co_names)
     catalog = Catalog(MongoClient(connect=False))
     try:
-        for name in ("groups", "api_keys", "clusters", "heads", "snapshots", "restore_jobs", "automated_restores", "transfers",
+        for name in ("groups", "api_keys", "service_accounts", "tokens", "signing_keys", "clusters", "heads", "snapshots", "restore_jobs", "automated_restores", "transfers",
                      "jobs", "events", "workers", "schedules", "leases", "prune_runs",
                      "repository_space", "webhook_cursors", "damage"):  # fmt: skip
-            methods = {m for m in vars(type(getattr(catalog, name))) if not m.startswith("_")}
+            methods = {m for m in dir(getattr(catalog, name)) if not m.startswith("_")}
             assert set() == methods - used, name
     finally:
         catalog.close()

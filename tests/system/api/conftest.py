@@ -20,7 +20,8 @@ from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
 from ebbtide.clock import SystemClock
 from ebbtide.credentials import new_api_key
-from ebbtide.domain.access import AccessEntry, ApiKey, Grant, Role
+from ebbtide.domain.access import ApiKey, Grant, Role
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.cluster import Cluster, ClusterState
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId, new_id

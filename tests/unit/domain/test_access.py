@@ -4,16 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ebbtide.domain.access import (
+from ebbtide.domain.access import ApiKey, Grant, Role, is_member, is_owner, may_write
+from ebbtide.domain.access_list import (
     AccessEntry,
-    ApiKey,
-    Grant,
-    Role,
     find_entry,
     is_address_allowed,
-    is_member,
-    is_owner,
-    may_write,
     parse_address,
     parse_network,
 )
@@ -118,5 +113,5 @@ def test_a_role_allows_what_the_contract_says(
         grants=() if role is None else (Grant(role=role, group_id=group),),
         access_list=(),
         created=NOW,
-    )
+    ).caller
     assert (member, write, owner) == (is_member(key, HERE), may_write(key, HERE), is_owner(key, HERE))

@@ -4,7 +4,8 @@ from ebbtide.api.entities import GROUP, entity_answer
 from ebbtide.api.lists import slice_answer
 from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import Document, cluster_document, deployment_document, group_document
+from ebbtide.api.wire import Document, cluster_document, group_document
+from ebbtide.api.wire_cloud import deployment_document
 from ebbtide.domain.access import is_member
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.group import Group

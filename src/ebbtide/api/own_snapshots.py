@@ -1,5 +1,7 @@
 """Ebbtide's own API: snapshots on demand, with their progress."""
 
+from datetime import datetime
+
 from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
@@ -39,15 +41,23 @@ def create_snapshot(call: Call) -> Answer:
     fields = Fields(parse_object(call.body, empty_is_object=True))
     fields.refuse_unknown(())
     raise_violations(fields.violations)
+    return Answer(document=_document(call, ask_for_snapshot(call)))
+
+
+def ask_for_snapshot(call: Call, *, expires: datetime | None = None) -> Snapshot:
+    """A snapshot of the path's cluster, kept until `expires` or as long as its schedule says."""
     try:
-        snapshot = request_snapshot(
-            call.cluster, catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+        return request_snapshot(
+            call.cluster,
+            catalog=call.context.catalog,
+            clock=call.context.clock,
+            actor=call.actor,
+            expires=expires,
         )
     except SnapshotInProgress as refused:
         raise refusal("SNAPSHOT_IN_PROGRESS", str(refused)) from refused
     except HeadNotReady as refused:
         raise refusal("HEAD_NOT_READY", str(refused)) from refused
-    return Answer(document=_document(call, snapshot))
 
 
 def _document(call: Call, snapshot: Snapshot) -> Document:

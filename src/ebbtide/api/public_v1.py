@@ -4,13 +4,24 @@ Rows only: the resource functions are those of the other families. Writes need a
 a listed address only where the manuals say so (contract 4.3).
 """
 
-from ebbtide.api import groups, restore_jobs, schedules, snapshot_changes, snapshots
+from ebbtide.api import (
+    backup_configs,
+    checkpoints,
+    groups,
+    hosts,
+    on_demand,
+    restore_jobs,
+    schedules,
+    snapshot_changes,
+    snapshots,
+)
 from ebbtide.api.families import Family
 from ebbtide.api.operations import Handler, Need, Operation, Scope
 
 _GROUPS = f"{Family.CLOUD.value}/groups"
 _GROUP = f"{_GROUPS}/{{groupId}}"
 _CLUSTER = f"{_GROUP}/clusters/{{clusterId}}"
+_HOST = f"{_GROUP}/hosts/{{hostId}}"
 _CONFIG = f"{_GROUP}/backupConfigs/{{clusterId}}"
 
 
@@ -49,6 +60,19 @@ OPERATIONS: tuple[Operation, ...] = (
         "createRestoreJob", "POST", f"{_CLUSTER}/restoreJobs", restore_jobs.create_restore_job, listed=True
     ),
     _read("getRestoreJob", f"{_CLUSTER}/restoreJobs/{{jobId}}", restore_jobs.get_restore_job),
+    _read("listCheckpoints", f"{_CLUSTER}/checkpoints", checkpoints.list_checkpoints, is_list=True),
+    _read("getCheckpoint", f"{_CLUSTER}/checkpoints/{{checkpointId}}", checkpoints.get_checkpoint),
+    _write(
+        "createOnDemandSnapshot", "POST", f"{_CLUSTER}/snapshots/onDemandSnapshot", on_demand.create_on_demand
+    ),
+    _read("listBackupConfigs", f"{_GROUP}/backupConfigs", backup_configs.list_configs, is_list=True),
+    _read("getBackupConfig", _CONFIG, backup_configs.get_config),
+    _write("changeBackupConfig", "PATCH", _CONFIG, backup_configs.patch_config),
+    _read("listHostRestoreJobs", f"{_HOST}/restoreJobs", hosts.refuse_host),
+    _write("createHostRestoreJob", "POST", f"{_HOST}/restoreJobs", hosts.refuse_host, listed=True),
+    _read("getHostRestoreJob", f"{_HOST}/restoreJobs/{{jobId}}", hosts.refuse_host),
+    _read("listHostSnapshots", f"{_HOST}/snapshots", hosts.refuse_host),
+    _read("getHostSnapshot", f"{_HOST}/snapshots/{{snapshotId}}", hosts.refuse_host),
     _read("listSnapshots", f"{_CLUSTER}/snapshots", snapshots.list_snapshots, is_list=True),
     _read("getSnapshot", f"{_CLUSTER}/snapshots/{{snapshotId}}", snapshots.get_snapshot),
     _write(

@@ -71,7 +71,8 @@ def parse_boolean(query: Query, name: str, *, default: bool) -> bool:
     return text.lower() == "true"
 
 
-def _parse_number(query: Query, name: str, *, default: int, highest: int | None = None) -> int:
+def parse_number(query: Query, name: str, *, default: int, highest: int | None = None) -> int:
+    """An integer from 1 to `highest`."""
     text = query.get(name)
     if text is None:
         return default
@@ -102,8 +103,8 @@ def guess_presentation(query: Query) -> Presentation:
 def parse_page(query: Query) -> Page:
     """Raises the refusal for a parameter out of its range."""
     return Page(
-        number=_parse_number(query, "pageNum", default=1),
-        items_per_page=_parse_number(
+        number=parse_number(query, "pageNum", default=1),
+        items_per_page=parse_number(
             query, "itemsPerPage", default=ITEMS_PER_PAGE, highest=ITEMS_PER_PAGE_MAX
         ),
         include_count=parse_boolean(query, "includeCount", default=True),

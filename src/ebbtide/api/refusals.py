@@ -62,6 +62,10 @@ CODES: dict[str, Code] = {
     "FRACTIONAL_TIMESTAMP": Code(
         400, "Attribute {0} has a fraction of a second; only whole seconds are taken."
     ),
+    "UNSUPPORTED_SET_BACKUP_STATE": Code(403, "{0} cannot be set to {1}; it can be set to one of: {2}."),
+    "INVALID_FILTERLIST": Code(
+        400, "Attribute {0} must be empty: a snapshot is of data files, and so of every namespace."
+    ),
     "GROUP_MISMATCH": Code(400, "Attribute {0} names group {1}, which is not the group of the path."),
     "INVALID_SNAPSHOT_INTERVAL": _NUMBER,
     "INVALID_SNAPSHOT_RETENTION_PERIOD": _NUMBER,
@@ -95,6 +99,11 @@ CODES: dict[str, Code] = {
         409,
         "The link would expire after snapshot {0} is deleted; ask for fewer hours, or keep the snapshot: "
         "ebbtide snapshots keep {1} {0}",
+    ),
+    "CANNOT_START_BACKUP_INVALID_STATE": Code(409, "The backup of cluster {0} cannot be started: it is {1}."),
+    "CANNOT_STOP_BACKUP_INVALID_STATE": Code(409, "The backup of cluster {0} cannot be stopped: it is {1}."),
+    "CANNOT_TERMINATE_BACKUP_INVALID_STATE": Code(
+        409, "The backup of cluster {0} cannot be terminated unless it is STOPPED: it is {1}."
     ),
     "RESTORE_JOB_ENDED": Code(409, "Restore job {0} has ended already; there is nothing to cancel."),
     "CLUSTER_NAME_TAKEN": Code(409, "A cluster named {0} is registered in this group already."),

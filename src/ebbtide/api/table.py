@@ -6,6 +6,7 @@ Atlas' second version is made from the first: another prefix, another media type
 from dataclasses import replace
 
 from ebbtide.api import (
+    checkpoints,
     ebbtide_v1,
     groups,
     public_v1,
@@ -47,6 +48,7 @@ _HOSTED: tuple[Operation, ...] = (
     *snapshots.OPERATIONS,
     *snapshot_changes.OPERATIONS,
     *schedules.OPERATIONS,
+    *checkpoints.OPERATIONS,
 )
 
 OPERATIONS: tuple[Operation, ...] = (

@@ -153,19 +153,6 @@ def cluster_document(cluster: Cluster, *, addresses: Addresses) -> Document:
     }
 
 
-def deployment_document(cluster: Cluster, *, head: Head | None, addresses: Addresses) -> Document:
-    """A cluster in the words of Cloud and Ops Manager (contract section 10). Its head is what we hear from."""
-    return _present(
-        id=cluster.id,
-        groupId=cluster.group_id,
-        clusterName=cluster.name,
-        typeName="REPLICA_SET",
-        replicaSetName=cluster.replica_set_name,
-        lastHeartbeat=None if head is None else iso_date(head.updated),
-        links=self_links(addresses.cluster(cluster.group_id, cluster.id, cluster.name)),
-    )
-
-
 def snapshot_document(snapshot: Snapshot, *, addresses: Addresses) -> Document:
     """Contract section 7. A snapshot being taken shows what is known of its part."""
     return _present(

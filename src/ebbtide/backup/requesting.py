@@ -26,9 +26,16 @@ class HeadNotReady(Refused):
 
 
 def request_snapshot(
-    cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str, scheduled_for: datetime | None = None
+    cluster: Cluster,
+    *,
+    catalog: Catalog,
+    clock: Clock,
+    actor: str,
+    scheduled_for: datetime | None = None,
+    expires: datetime | None = None,
 ) -> Snapshot:
-    """Record the wish for a snapshot; `scheduled_for` is the schedule's slot, if that asks. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
+    """Record the wish for a snapshot; `scheduled_for` is the schedule's slot, if that asks; without `expires` it is kept
+    as long as the schedule says. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
     head = catalog.heads.find(cluster.id)
     if cluster.state is not ClusterState.ACTIVE or head is None:
         raise HeadNotReady(
@@ -59,6 +66,7 @@ def request_snapshot(
         created=clock.now(),
         state=SnapshotState.IN_PROGRESS,
         scheduled_for=scheduled_for,
+        expires=expires,
     )
     catalog.snapshots.insert(snapshot)
     enqueue_snapshot(snapshot, catalog=catalog, clock=clock)

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
-from ebbtide.domain.cluster import Cluster, ClusterState, Head
+from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.sealed import Sealed
 
@@ -72,6 +72,17 @@ class ClusterCollection:
             changes |= {"password": None, "keyfile": None, "tls_certificate": None}
             changes |= {"restore_target": False, "restore_username": None, "restore_password": None}
         self._clusters.update_one({"_id": cluster_id}, {"$set": changes})
+
+    @translated
+    def revive(self, cluster_id: ClusterId) -> None:
+        """Make a removed cluster one that has, or should have, a head. Raises NameTaken where another has its name."""
+        changes = {"state": ClusterState.ACTIVE.value, "live": True, "is_paused": False, "is_detached": False}
+        try:
+            self._clusters.update_one(
+                {"_id": cluster_id, "state": ClusterState.REMOVED.value}, {"$set": changes}
+            )
+        except DuplicateKeyError:
+            raise NameTaken(cluster_id) from None
 
     @translated
     def detach(self, cluster_id: ClusterId) -> None:
@@ -156,6 +167,11 @@ class HeadCollection:
     def find(self, cluster_id: ClusterId) -> Head | None:
         document = self._heads.find_one({"_id": cluster_id})
         return None if document is None else from_document(Head, document)
+
+    @translated
+    def forget_gone(self, cluster_id: ClusterId) -> None:
+        """Drop the record of a head that left its set."""
+        self._heads.delete_one({"_id": cluster_id, "state": HeadState.GONE.value})
 
     @translated
     def list_all(self) -> list[Head]:

@@ -1,7 +1,7 @@
 """One run of the repository over a directory of files, in a process of its own, so that its peak memory is known.
 
     python -m bench.repository_run snapshot FILES REPOSITORY NUMBER    a snapshot; from NUMBER 2 on with a parent
-    python -m bench.repository_run materialise REPOSITORY NUMBER TARGET
+    python -m bench.repository_run materialise REPOSITORY NUMBER TARGET durable|scratch
 
 Prints one JSON object: `seconds` and `bytes` of the work alone, `peak_rss_bytes` of the whole process.
 """
@@ -53,8 +53,8 @@ def snapshot(files: Path, repository: Path, number: int) -> dict[str, Any]:
     return _measured(work)
 
 
-def lay_down(repository: Path, number: int, target: Path) -> dict[str, Any]:
-    """Materialise snapshot `number` into `target`."""
+def lay_down(repository: Path, number: int, target: Path, *, durable: bool) -> dict[str, Any]:
+    """Materialise snapshot `number` into `target`; scratch of a restore need not be durable."""
     store = _open(repository)
     manifest = store.load_manifest(snapshot_id(number))
 
@@ -66,6 +66,7 @@ def lay_down(repository: Path, number: int, target: Path) -> dict[str, Any]:
             threads=threads(),
             progress=NoProgress(),
             check_cancelled=never_cancelled,
+            durable=durable,
         )
         return manifest.plain_bytes
 
@@ -91,7 +92,7 @@ def main(arguments: list[str]) -> None:
     if what == "snapshot":
         result = snapshot(Path(rest[0]), Path(rest[1]), int(rest[2]))
     else:
-        result = lay_down(Path(rest[0]), int(rest[1]), Path(rest[2]))
+        result = lay_down(Path(rest[0]), int(rest[1]), Path(rest[2]), durable=rest[3] == "durable")
     sys.stdout.write(json.dumps(result) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 Stretches are written in parallel, each at its place in its file; a large file is synced when its last stretch
 is there, small ones all at once (a sync each would cost more than writing them), before the last file.
+Scratch that a power cut may take is not synced at all.
 The file `WiredTiger`, without which the server takes the directory for an empty one or refuses it, gets its
 name last of all: an interrupted materialisation cannot pass for a finished one.
 
@@ -10,6 +11,7 @@ Crash: a directory without `WiredTiger`; remove it and begin again.
 
 import ctypes
 import errno
+import math
 import os
 import shutil
 import threading
@@ -21,7 +23,7 @@ from typing import NamedTuple
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.errors import IntegrityError, Refused, StorageError
 from ebbtide.repository.manifest import FileEntry, Manifest, Stretch, is_safe_path
-from ebbtide.repository.reader import map_ordered, open_blocks, plan_spans, read_span
+from ebbtide.repository.reader import map_ordered, open_span, plan_spans, read_span, span_buffer
 from ebbtide.repository.recipe import STRETCH_BYTES
 from ebbtide.repository.repository import ReplicaSetStore
 
@@ -51,10 +53,12 @@ def materialise(
     threads: int,
     progress: ProgressReporter,
     check_cancelled: Callable[[], None],
+    durable: bool = True,
 ) -> None:
-    """Write every file of the snapshot below `target`, which must be absent or empty; all is durable on
-    return.
+    """Write every file of the snapshot below `target`, which must be absent or empty.
 
+    All is durable on return; with `durable` False only what a power cut leaves is unknown, which is enough for
+    scratch that a restart wipes: no disk is waited for.
     Reports one phase, `materialise`, in plain bytes. Raises Refused if `target` holds something, StorageError
     if its filesystem lacks the space or fails, IntegrityError naming a damaged
     object, ObjectNotFound for an absent recipe.
@@ -64,7 +68,7 @@ def materialise(
     progress.phase("materialise", total=manifest.plain_bytes, unit="bytes")
     try:
         directories = _make_directories(manifest, target)
-        laying = _Laying(store, manifest, target, progress)
+        laying = _Laying(store, manifest, target, progress, durable=durable)
         work = _iter_work(manifest)
         laid = map_ordered(
             laying.lay, work, threads=threads, window=threads * 4, check_cancelled=check_cancelled
@@ -72,10 +76,14 @@ def materialise(
         with closing(laid):
             for _ in laid:
                 pass
-        _sync_filesystem(target)
-        for directory in reversed(directories):
-            _sync(directory)
+        if durable:
+            _sync_filesystem(target)
+            for directory in reversed(directories):
+                _sync(directory)
         _put_last_file_in_place(manifest, target)
+        if durable:
+            _sync(target)
+            _sync(target.parent)
     except OSError as error:
         problem = "no space is left" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error)
         raise StorageError("materialise into", str(target), problem) from error
@@ -127,8 +135,6 @@ def _make_directories(manifest: Manifest, target: Path) -> list[Path]:
 def _put_last_file_in_place(manifest: Manifest, target: Path) -> None:
     if any(entry.path == LAST_FILE for entry in manifest.files):
         os.rename(target / (LAST_FILE + PART_SUFFIX), target / LAST_FILE)
-        _sync(target)
-    _sync(target.parent)
 
 
 def _iter_work(manifest: Manifest) -> Iterator[list[_Piece]]:
@@ -152,28 +158,36 @@ class _Laying:
     """Writes pieces. Any thread may call `lay`; only the count of missing pieces is shared."""
 
     def __init__(
-        self, store: ReplicaSetStore, manifest: Manifest, target: Path, progress: ProgressReporter
+        self,
+        store: ReplicaSetStore,
+        manifest: Manifest,
+        target: Path,
+        progress: ProgressReporter,
+        *,
+        durable: bool,
     ) -> None:
         self._store = store
         self._snapshot_id = manifest.snapshot_id
         self._target = target
         self._progress = progress
+        self._synced_alone_bytes = SYNCED_ALONE_BYTES if durable else math.inf
         self._missing: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def lay(self, pieces: list[_Piece]) -> None:
+        buffer = span_buffer()
         for piece in pieces:
-            self._lay_piece(piece)
+            self._lay_piece(piece, buffer)
 
-    def _lay_piece(self, piece: _Piece) -> None:
+    def _lay_piece(self, piece: _Piece, buffer: memoryview) -> None:
         descriptor = os.open(
             self._path(piece.entry), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
         try:
             if piece.stretch is not None:
-                self._write_stretch(descriptor, piece.entry.path, piece.number, piece.stretch)
+                self._write_stretch(descriptor, piece, piece.stretch, buffer)
                 self._progress.advance(piece.stretch.plain_bytes)
-            if piece.entry.plain_bytes >= SYNCED_ALONE_BYTES and self._is_last(piece.entry):
+            if piece.entry.plain_bytes >= self._synced_alone_bytes and self._is_last(piece.entry):
                 os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -186,15 +200,15 @@ class _Laying:
             )
         return self._target / (entry.path + PART_SUFFIX if entry.path == LAST_FILE else entry.path)
 
-    def _write_stretch(self, descriptor: int, path: str, index: int, stretch: Stretch) -> None:
+    def _write_stretch(self, descriptor: int, piece: _Piece, stretch: Stretch, buffer: memoryview) -> None:
         recipe = self._store.load_recipe(stretch, snapshot_id=self._snapshot_id)
-        what = f"{path} from byte {index * STRETCH_BYTES}"
-        offset = index * STRETCH_BYTES
+        offset = piece.number * STRETCH_BYTES
+        what = f"{piece.entry.path} from byte {offset}"
         for span in plan_spans(recipe):
             data = read_span(self._store, recipe, span, what=what)
-            blocks = list(open_blocks(self._store, recipe, span, data, what=what))
-            _write_all(descriptor, blocks, offset)
-            offset += sum(len(block) for block in blocks)
+            plain = open_span(self._store, recipe, span, data, into=buffer, what=what)
+            _write_all(descriptor, plain, offset)
+            offset += len(plain)
 
     def _is_last(self, entry: FileEntry) -> bool:
         """Whether no piece of this file is missing after the one just written."""
@@ -206,16 +220,11 @@ class _Laying:
             return missing == 0
 
 
-def _write_all(descriptor: int, blocks: list[bytes], offset: int) -> None:
-    """Write the blocks one after another from `offset` on."""
-    total = sum(len(block) for block in blocks)
-    done = os.pwritev(descriptor, blocks, offset)
-    if done < total:  # a signal, or a nearly full disk: the rest in plain writes, which say what is wrong
-        rest = memoryview(b"".join(blocks))[done:]
-        while rest:
-            written = os.pwrite(descriptor, rest, offset + done)
-            done += written
-            rest = rest[written:]
+def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """All of it; a signal or a nearly full disk cuts a write short, and the next one says what is wrong."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], offset + done)
 
 
 def _sync_filesystem(target: Path) -> None:

@@ -1,7 +1,7 @@
 """Reading stored blocks: spans of neighbours in one read, nothing handed out unverified.
 
-`read_span` proves each block's stored bytes by their CRC-32, which is enough to send them on; `open_blocks`
-inflates them and proves the plain bytes by their BLAKE3 identity. Each IntegrityError names the pack and the
+`read_span` proves each block's stored bytes by their CRC-32, which is enough to send them on; `open_span` and
+`open_blocks` inflate them and prove the plain bytes by their BLAKE3 identity. Each IntegrityError names the pack and the
 file's block.
 """
 
@@ -11,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from ebbtide.errors import IntegrityError, ObjectNotFound
-from ebbtide.repository.block import decode_block, plain_length, stored_crc
+from ebbtide.repository.block import BLOCK_BYTES, block_id, decode_block, plain_length, stored_crc
+from ebbtide.repository.gzip_member import inflate_members
 from ebbtide.repository.recipe import Recipe
 from ebbtide.repository.repository import ReplicaSetStore
 
@@ -87,6 +88,44 @@ def iter_stored(recipe: Recipe, span: Span, data: bytes) -> Iterator[tuple[int, 
         length = recipe.stored_lengths[index]
         yield index, view[start : start + length]
         start += length
+
+
+def span_buffer() -> memoryview:
+    """Room for the plain bytes of any span."""
+    return memoryview(bytearray(SPAN_BLOCKS_MAX * BLOCK_BYTES))
+
+
+def open_span(
+    store: ReplicaSetStore, recipe: Recipe, span: Span, data: bytes, *, into: memoryview, what: str
+) -> memoryview:
+    """The plain bytes of a span that `read_span` read, each block proved by its identity; they are at the beginning
+    of `into` (a `span_buffer`), until that is used again.
+
+    Raises IntegrityError as `open_blocks` does.
+    """
+    begin = span.first_block * BLOCK_BYTES
+    end = min(begin + span.block_count * BLOCK_BYTES, recipe.plain_bytes)
+    plain = into[: end - begin]
+    # All blocks in one call: for each alone, threads would hand the interpreter lock over several times.
+    try:
+        inflate_members(data, plain)
+        is_proved = _are_the_blocks(recipe, span, plain)
+    except ValueError:
+        is_proved = False
+    if not is_proved:
+        at = 0
+        for block in open_blocks(store, recipe, span, data, what=what):  # which says what is wrong
+            plain[at : at + len(block)] = block
+            at += len(block)
+    return plain
+
+
+def _are_the_blocks(recipe: Recipe, span: Span, plain: memoryview) -> bool:
+    return all(
+        block_id(plain[number * BLOCK_BYTES : (number + 1) * BLOCK_BYTES])
+        == recipe.block_id(span.first_block + number)
+        for number in range(span.block_count)
+    )
 
 
 def open_blocks(

@@ -123,6 +123,16 @@ def take(
     return manifest, stored
 
 
-def restore(store: ReplicaSetStore, manifest: Manifest, target: Path) -> dict[str, bytes]:
-    materialise(store, manifest, target, threads=2, progress=NoProgress(), check_cancelled=lambda: None)
+def restore(
+    store: ReplicaSetStore, manifest: Manifest, target: Path, *, durable: bool = True
+) -> dict[str, bytes]:
+    materialise(
+        store,
+        manifest,
+        target,
+        threads=2,
+        progress=NoProgress(),
+        check_cancelled=lambda: None,
+        durable=durable,
+    )
     return read_tree(target)

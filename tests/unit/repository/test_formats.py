@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import struct
 from array import array
 from collections.abc import Callable
@@ -15,7 +16,12 @@ from hypothesis import strategies as st
 
 from ebbtide.errors import IntegrityError, InvalidInput, Refused
 from ebbtide.repository.block import BLOCK_BYTES, block_id, decode_block, encode_block, plain_length
-from ebbtide.repository.gzip_member import compress_member, inflate_member, stored_member
+from ebbtide.repository.gzip_member import (
+    compress_member,
+    inflate_member,
+    inflate_members,
+    stored_member,
+)
 from ebbtide.repository.manifest import (
     FileEntry,
     FileStat,
@@ -81,6 +87,36 @@ def test_both_kinds_of_member_hold_what_they_were_given(data: bytes) -> None:
 @pytest.mark.parametrize("length", [0, 1, 65534, 65535, 65536, 131070, 131071])
 def test_a_stored_member_of_any_length_is_one_member(length: int) -> None:
     assert bytes(length) == inflate_member(stored_member(bytes(length)), plain_bytes=length)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=100_000), min_size=1, max_size=5), st.integers(-2, 2))
+@settings(max_examples=30, deadline=None)
+def test_members_end_to_end_fill_exactly_their_length(pieces: list[bytes], too_long: int) -> None:
+    plain = b"".join(pieces)
+    members = b"".join(map(compress_member, pieces))
+    into = memoryview(bytearray(max(0, len(plain) + too_long)))
+    if too_long and len(into) != len(plain):
+        with pytest.raises(ValueError, match="together"):
+            inflate_members(members, into)
+    else:
+        inflate_members(members, into)
+        assert plain == into
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda s: s[:-1], lambda s: s[:30], lambda s: b"x" + s[1:], lambda s: s[:-5] + s[:5]]
+)
+def test_damaged_members_are_noticed(spoil: Callable[[bytes], bytes]) -> None:
+    plain = random.Random(1).randbytes(10_000)
+    members = compress_member(plain[:5000]) + compress_member(plain[5000:])
+    with pytest.raises(ValueError, match=r"cannot be inflated|together"):
+        inflate_members(spoil(members), memoryview(bytearray(len(plain))))
+
+
+def test_members_that_make_far_too_much_are_not_made() -> None:
+    bomb = compress_member(bytes(100_000_000))
+    with pytest.raises(ValueError, match="together"):
+        inflate_members(bomb, memoryview(bytearray(BLOCK_BYTES)))
 
 
 def test_a_block_is_stored_as_one_member_and_the_same_each_time() -> None:

@@ -3,12 +3,14 @@
 import gzip
 import hashlib
 import io
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ebbtide.errors import IntegrityError, InvalidInput, NotFound, ObjectNotFoun
 from ebbtide.repository import materialise as materialise_module
 from ebbtide.repository.archive import Archive, _tar_header, hash_archive, iter_range, plan_archive
 from ebbtide.repository.manifest import Manifest
+from ebbtide.repository.reader import open_span, plan_spans, read_span, span_buffer
 from ebbtide.repository.repository import ReplicaSetStore, Repository
 from ebbtide.repository.verify import verify_snapshot
 from ebbtide.testing.snapshots import NOW, new_store, restore, snapshot_id, take, write_tree
@@ -120,6 +123,34 @@ def test_an_aborted_restore_cannot_pass_for_a_finished_one(
     with pytest.raises(IntegrityError, match=pack):
         restore(store, manifest, tmp_path / "new")
     assert not (tmp_path / "new" / materialise_module.LAST_FILE).exists()
+
+
+def test_a_restore_that_need_not_be_durable_waits_for_no_disk(
+    store: ReplicaSetStore, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(_: int) -> None:
+        raise OSError("synced")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(materialise_module, "_sync_filesystem", sync)
+    with pytest.raises(StorageError, match="synced"):
+        restore(store, manifest, tmp_path / "durable")
+    assert restore(store, manifest, tmp_path / "scratch", durable=False) == TREE
+
+
+def test_a_block_with_the_right_crc_but_another_identity_is_named(
+    store: ReplicaSetStore, manifest: Manifest
+) -> None:
+    entry = next(entry for entry in manifest.files if entry.path == "collection-0.wt")
+    recipe = store.load_recipe(entry.stretches[0], snapshot_id=manifest.snapshot_id)
+    ids = bytearray(recipe.block_ids)
+    ids[16] ^= 1
+    span = plan_spans(recipe)[0]
+    data = read_span(store, recipe, span, what="it")
+    plain = open_span(store, recipe, span, data, into=span_buffer(), what="it")
+    assert plain == TREE["collection-0.wt"][: len(plain)]
+    with pytest.raises(IntegrityError, match="block 1 of it is not the block"):
+        open_span(store, replace(recipe, block_ids=bytes(ids)), span, data, into=span_buffer(), what="it")
 
 
 # Archives

@@ -6,6 +6,8 @@ look at the other: prune takes its lease and then looks for a running snapshot; 
 looks for the lease. Of two that begin at once at least one sees the other. Snapshots go first: prune gives way within
 about a second, and takes up its work in a later run.
 
+A replayed result is stored in a step of its restore job (STORE_RESULT_STEP) that both sides look at in the same way.
+
 Crash of a pruner: its lease runs out after `LEASE`, and until then snapshots of that cluster wait.
 """
 
@@ -16,7 +18,7 @@ from datetime import timedelta
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.ids import ClusterId
-from ebbtide.domain.job import JobKind
+from ebbtide.domain.job import STORE_RESULT_STEP, JobKind
 from ebbtide.errors import LeaseLost, Refused
 
 LEASE = timedelta(seconds=30)
@@ -90,6 +92,8 @@ class PruneGuard:
     def _require_no_snapshot(self) -> None:
         if self._catalog.jobs.is_running(JobKind.SNAPSHOT, self._cluster_id):
             raise PruneInterrupted("a snapshot of the cluster is being taken")
+        if self._catalog.jobs.is_running(JobKind.RESTORE, self._cluster_id, step=STORE_RESULT_STEP):
+            raise PruneInterrupted("a replayed result of the cluster is being stored")
 
 
 def lease_name(cluster_id: ClusterId) -> str:
@@ -99,7 +103,7 @@ def lease_name(cluster_id: ClusterId) -> str:
 def wait_until_not_pruned(
     cluster_id: ClusterId, *, catalog: Catalog, clock: Clock, check_cancelled: Callable[[], None]
 ) -> None:
-    """For a snapshot whose job is RUNNING: return once no pruner removes objects of the cluster.
+    """For a snapshot whose job is RUNNING, or a restore in STORE_RESULT_STEP: return once no pruner removes objects of the cluster.
 
     Takes about a second at worst, or `LEASE` after a pruner died.
     """

@@ -12,7 +12,6 @@ The head is unlocked before the manifest is written, not after: the pause is sho
 on the way is never committed.
 """
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.mongod.deployment import run_admin, translated_errors
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.repository.source import iter_regular_files
 from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
 from ebbtide.storage.throttled import RateLimit, stoppable
 
@@ -377,7 +377,7 @@ class SnapshotRun:
     def _list_sources(self) -> list[SourceFile]:
         """The snapshot's files, each with its stat from before it is read."""
         sources = []
-        for absolute in _iter_files(self._dbpath):
+        for absolute in iter_regular_files(self._dbpath):
             path = absolute.relative_to(self._dbpath).as_posix()
             if is_left_out(path):
                 continue
@@ -479,11 +479,3 @@ class SnapshotRun:
             cluster_id=self._cluster.id,
             subject_id=self._snapshot.id,
         )
-
-
-def _iter_files(directory: Path) -> list[Path]:
-    """Every regular file below `directory`, in path order; WiredTiger's own metadata is part of it."""
-    found = []
-    for parent, _, names in os.walk(directory):
-        found += [Path(parent) / name for name in names]
-    return sorted(path for path in found if path.is_file() and not path.is_symlink())

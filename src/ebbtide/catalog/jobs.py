@@ -80,9 +80,11 @@ class JobCollection:
         return None if document is None else from_document(Job, document)
 
     @translated
-    def is_running(self, kind: JobKind, cluster_id: ClusterId) -> bool:
-        """Whether a worker holds a job of that kind for the cluster."""
-        query = {"kind": kind.value, "cluster_id": cluster_id, "state": _RUNNING}
+    def is_running(self, kind: JobKind, cluster_id: ClusterId, *, step: str | None = None) -> bool:
+        """Whether a worker holds a job of that kind for the cluster; with `step`, one that is in this step."""
+        query: Document = {"kind": kind.value, "cluster_id": cluster_id, "state": _RUNNING}
+        if step is not None:
+            query["step"] = step
         return self._jobs.find_one(query, projection={"_id": 1}) is not None
 
     @translated

@@ -25,6 +25,15 @@ _LEFT_OUT = re.compile(
     re.VERBOSE,
 )
 
+# Of files that a mongod has shut down cleanly: what it makes anew, or never reads again.
+_LEFT_OUT_OF_RESULT = re.compile(
+    r"""
+      WiredTiger\.lock | mongod\.lock | (journal/)?WiredTigerPreplog\..* | (journal/)?WiredTigerTmplog\..*
+    | diagnostic\.data(/.*)? | _tmp(/.*)? | .*\.log(\..*)? | .*\.sock
+    """,
+    re.VERBOSE,
+)
+
 MUST_BE_STORED = ("WiredTiger", BACKUP_METADATA, "_mdb_catalog.wt", "sizeStorer.wt", "storage.bson")
 
 _CHECKPOINT_TIMESTAMP = re.compile(r'checkpoint_timestamp="([0-9a-f]{0,16})"')
@@ -34,6 +43,11 @@ _FILE = re.compile(r"^file:(.+)$")
 def is_left_out(path: str) -> bool:
     """Whether a file of a dbpath (relative, with slashes) is none of the snapshot's."""
     return _LEFT_OUT.fullmatch(path) is not None
+
+
+def is_left_out_of_result(path: str) -> bool:
+    """As `is_left_out`, for a replayed result: without `WiredTiger.backup`, WiredTiger's own metadata belongs to it."""
+    return _LEFT_OUT_OF_RESULT.fullmatch(path) is not None
 
 
 def is_always_read(path: str, *, oplog_file: str) -> bool:

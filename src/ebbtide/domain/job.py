@@ -14,6 +14,9 @@ from ebbtide.domain.progress import Progress
 ATTEMPTS_MAX = 10
 """Claims of one job: a job that ends its worker this often is given up."""
 
+STORE_RESULT_STEP = "store result"
+"""The step of a restore in which it writes to the repository: prune keeps away meanwhile, as it does from snapshots."""
+
 RETRY_DELAY_FIRST = timedelta(seconds=1)
 RETRY_DELAY_MAX = timedelta(seconds=60)
 

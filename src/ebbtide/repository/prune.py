@@ -14,6 +14,7 @@ Invariants
   * delete order is manifest → recipes → moves → packs: at no moment does anything name an object that is gone
   * a manifest or recipe that cannot be read refers to who knows what: then nothing of its replica set is swept
   * objects of a kind that this version does not know are left alone
+  * a replayed result counts as a snapshot does: what it refers to lives as long as its manifest stays
 
 Only for one who keeps writers out meanwhile (`backup.prune_guard`): a snapshot that is being taken refers to objects
 before its manifest says so. Crash: manifests that are gone, a mark that is newer or older, recipes and packs that
@@ -26,7 +27,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from ebbtide import crash_points
-from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.ids import ResultId, SnapshotId
 from ebbtide.errors import IntegrityError, ObjectNotFound, StorageFull
 from ebbtide.repository.manifest import Manifest, is_recipe_hash
 from ebbtide.repository.moved_pack import Extent, find_extent, merge
@@ -112,22 +113,31 @@ class PrunePlan:
 
 
 def inspect(
-    store: ReplicaSetStore, *, remove: Collection[SnapshotId], check: Callable[[], None]
+    store: ReplicaSetStore,
+    *,
+    remove: Collection[SnapshotId],
+    check: Callable[[], None],
+    remove_results: Collection[ResultId] = (),
 ) -> Inspection:
     """Read what `plan_prune` needs to know. Changes nothing.
 
-    `remove`: snapshots that are deleted; their manifests are never read, so damage in them holds nothing up. `check`
+    `remove` and `remove_results`: snapshots that are deleted and results that nobody fetches any more; their manifests
+    are never read, so damage in them holds nothing up. `check`
     is called before every object that is read and may raise. Raises StorageError.
     """
-    manifests = store.sizes("snapshots/")
+    manifests = {**store.sizes("snapshots/"), **store.sizes("results/")}
     recipes = {name: size for name, size in store.sizes("recipes/").items() if _is_recipe_name(name)}
     packs = {name: size for name, size in store.sizes("packs/").items() if _is_pack_name(name)}
     going = {f"snapshots/{snapshot_id}" for snapshot_id in remove}
+    going |= {f"results/{result_id}" for result_id in remove_results}
     moves = {name: size for name, size in store.sizes("moved/").items() if _is_pack_name(name)}
     references = _References(store, check)
     kept = [snapshot_id for snapshot_id in store.iter_snapshot_ids() if snapshot_id not in remove]
     for snapshot_id in kept:
         references.follow(snapshot_id)
+    for result_id in store.iter_result_ids():
+        if result_id not in remove_results:
+            references.follow_result(result_id)
     references.follow_moves(moves, packs)
     return Inspection(
         manifests={name: size for name, size in manifests.items() if name in going},
@@ -158,7 +168,7 @@ def plan_prune(
         marked = {}
     ripe = {name for name, since in marked.items() if now - since >= grace}
     removals = [
-        Removal(kind=Kind.MANIFEST, name=name, size_bytes=size, reason="its snapshot was deleted")
+        Removal(kind=Kind.MANIFEST, name=name, size_bytes=size, reason=_manifest_reason(name))
         for name, size in sorted(inspection.manifests.items())
     ]
     for kind, sizes in (
@@ -189,6 +199,11 @@ def plan_prune(
         snapshots_kept=inspection.snapshots_kept,
         blocked="; ".join(inspection.unreadable[:5]),
     )
+
+
+def _manifest_reason(name: str) -> str:
+    is_result = name.startswith("results/")
+    return "its restore job is over" if is_result else "its snapshot was deleted"
 
 
 def _choose_rewrites(inspection: Inspection, below: float) -> tuple[MostlyDead, ...]:
@@ -277,9 +292,16 @@ class _References:
 
     def follow(self, snapshot_id: SnapshotId) -> None:
         """Add what one snapshot refers to."""
+        self._follow(lambda: self._store.load_manifest(snapshot_id))
+
+    def follow_result(self, result_id: ResultId) -> None:
+        """Add what one replayed result refers to."""
+        self._follow(lambda: self._store.load_result(result_id))
+
+    def _follow(self, load: Callable[[], Manifest]) -> None:
         self._check()
         try:
-            manifest = self._store.load_manifest(snapshot_id)
+            manifest = load()
         except (IntegrityError, ObjectNotFound) as error:
             self.unreadable.append(str(error.message))
             return

@@ -4,12 +4,15 @@
     <cluster id>/<replica set>/packs/<pack id>     stored blocks
     <cluster id>/<replica set>/recipes/<2 hex>/<hash>
     <cluster id>/<replica set>/snapshots/<id>      manifest: the commit point of a snapshot
+    <cluster id>/<replica set>/results/<id>        manifest of a replayed result: to be delivered, and nothing else
     <cluster id>/<replica set>/moved/<pack id>     where the blocks of a pack are, once prune has moved them
     <cluster id>/<replica set>/prune/mark          what prune saw that nothing refers to; the only one overwritten
 
 Invariants
   * write order: packs → recipes → manifest; each is durable before the next names it
   * an object is never changed; a snapshot exists exactly when its manifest does
+  * a replayed result is in another folder and has another type of id: whatever lists, builds on or reseeds from
+    snapshots cannot meet one
 Crash: unreferenced packs and recipes at worst. All methods may be called from any thread.
 """
 
@@ -21,12 +24,13 @@ from urllib.parse import quote, unquote
 
 from blake3 import blake3
 
-from ebbtide.domain.ids import ClusterId, SnapshotId, is_id, new_id
+from ebbtide.domain.ids import ClusterId, ResultId, SnapshotId, is_id, new_id
 from ebbtide.errors import IntegrityError, NotFound, ObjectNotFound, Refused
 from ebbtide.repository.block import BLOCK_BYTES
 from ebbtide.repository.manifest import (
     MANIFEST_BYTES_MAX,
     Manifest,
+    ManifestKind,
     Stretch,
     decode_manifest,
     decode_stretch,
@@ -68,6 +72,10 @@ class ReplicaSetStore:
 
     def manifest_name(self, snapshot_id: SnapshotId) -> str:
         return f"{self._prefix}/snapshots/{snapshot_id}"
+
+    def result_name(self, result_id: ResultId) -> str:
+        """The manifest of a replayed result."""
+        return f"{self._prefix}/results/{result_id}"
 
     def moved_name(self, pack_id: str) -> str:
         """The object that says where the blocks of a moved pack are."""
@@ -146,9 +154,8 @@ class ReplicaSetStore:
         replica set.
         """
         name = self.manifest_name(manifest.snapshot_id)
-        self._require_own(manifest)
-        encoded = encode_manifest(manifest)
-        decode_manifest(encoded, object_name=name)  # what cannot be read back must not be written
+        self._require_own(manifest, kind=ManifestKind.SNAPSHOT)
+        encoded = self._encode(manifest, name)
         if self.has_snapshot(manifest.snapshot_id):
             if self.load_manifest(manifest.snapshot_id) == manifest:
                 return
@@ -156,31 +163,65 @@ class ReplicaSetStore:
         self._require_objects(manifest, parent)
         self.storage.put(name, [encoded])
 
+    def commit_result(self, manifest: Manifest, *, base: Manifest) -> None:
+        """As `commit`, for a replayed result: its manifest is DELIVER_ONLY, and its id stands for a ResultId.
+
+        A result that was committed before is left as it is: who begins again looks for it first.
+        """
+        result_id = ResultId(manifest.snapshot_id)
+        self._require_own(manifest, kind=ManifestKind.DELIVER_ONLY)
+        encoded = self._encode(manifest, self.result_name(result_id))
+        if self.has_result(result_id):
+            return
+        self._require_objects(manifest, base)
+        self.storage.put(self.result_name(result_id), [encoded])
+
     def has_snapshot(self, snapshot_id: SnapshotId) -> bool:
+        return self._exists(self.manifest_name(snapshot_id))
+
+    def has_result(self, result_id: ResultId) -> bool:
+        return self._exists(self.result_name(result_id))
+
+    def _exists(self, name: str) -> bool:
         try:
-            self.storage.size(self.manifest_name(snapshot_id))
+            self.storage.size(name)
         except ObjectNotFound:
             return False
         return True
 
+    def _encode(self, manifest: Manifest, name: str) -> bytes:
+        encoded = encode_manifest(manifest)
+        decode_manifest(encoded, object_name=name)  # what cannot be read back must not be written
+        return encoded
+
     def load_manifest(self, snapshot_id: SnapshotId) -> Manifest:
         """The manifest of a committed snapshot. ObjectNotFound if there is none, IntegrityError if it is
         damaged."""
-        name = self.manifest_name(snapshot_id)
+        return self._load(self.manifest_name(snapshot_id), snapshot_id, ManifestKind.SNAPSHOT)
+
+    def load_result(self, result_id: ResultId) -> Manifest:
+        """The manifest of a replayed result; raises as `load_manifest`."""
+        return self._load(self.result_name(result_id), SnapshotId(result_id), ManifestKind.DELIVER_ONLY)
+
+    def _load(self, name: str, snapshot_id: SnapshotId, kind: ManifestKind) -> Manifest:
         manifest = decode_manifest(self.storage.get(name, limit=MANIFEST_BYTES_MAX), object_name=name)
-        if manifest.snapshot_id != snapshot_id or not self.owns(manifest):
+        if manifest.snapshot_id != snapshot_id or manifest.kind is not kind or not self.owns(manifest):
             raise IntegrityError(name, "is the manifest of another snapshot")
         return manifest
 
     def iter_snapshot_ids(self) -> Iterator[SnapshotId]:
         """Every committed snapshot, oldest first."""
-        found = [
-            object_.name.rpartition("/")[2]
-            for object_ in self.storage.iter_objects(f"{self._prefix}/snapshots/")
-        ]
-        for snapshot_id in sorted(found):
-            if is_id(snapshot_id):
-                yield SnapshotId(snapshot_id)
+        for snapshot_id in self._iter_ids("snapshots"):
+            yield SnapshotId(snapshot_id)
+
+    def iter_result_ids(self) -> Iterator[ResultId]:
+        """Every committed result, oldest first."""
+        for result_id in self._iter_ids("results"):
+            yield ResultId(result_id)
+
+    def _iter_ids(self, folder: str) -> list[str]:
+        names = [found.name for found in self.storage.iter_objects(f"{self._prefix}/{folder}/")]
+        return sorted(filter(is_id, (name.rpartition("/")[2] for name in names)))
 
     def discard_attempts(self, snapshot_id: SnapshotId) -> int:
         """Remove the packs that interrupted attempts at an uncommitted snapshot left; how many there were is
@@ -192,12 +233,23 @@ class ReplicaSetStore:
         """
         if self.has_snapshot(snapshot_id):
             raise Refused(f"snapshot {snapshot_id} is committed; its packs are in use")
-        left = [object_.name for object_ in self.storage.iter_objects(self.pack_name(f"{snapshot_id}-"))]
+        return self._discard_packs(snapshot_id)
+
+    def discard_result_attempts(self, result_id: ResultId) -> int:
+        """As `discard_attempts`, for a replayed result."""
+        if self.has_result(result_id):
+            raise Refused(f"result {result_id} is committed; its packs are in use")
+        return self._discard_packs(result_id)
+
+    def _discard_packs(self, written_for: str) -> int:
+        left = [object_.name for object_ in self.storage.iter_objects(self.pack_name(f"{written_for}-"))]
         for name in left:
             self.storage.delete(name)
         return len(left)
 
-    def _require_own(self, manifest: Manifest) -> None:
+    def _require_own(self, manifest: Manifest, *, kind: ManifestKind) -> None:
+        if manifest.kind is not kind:
+            raise Refused(f"{manifest.snapshot_id} is {manifest.kind}, and belongs in another folder")
         if not self.owns(manifest):
             raise Refused(f"snapshot {manifest.snapshot_id} does not belong to {self._prefix}")
 

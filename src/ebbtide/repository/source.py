@@ -7,6 +7,7 @@ snapshot, or the file itself so far, does not have. Where new blocks go is decid
 Bound: a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -68,6 +69,14 @@ def stat_file(path: Path) -> FileStat:
         inode=found.st_ino,
         stated_at_ns=stated_at_ns,
     )
+
+
+def iter_regular_files(directory: Path) -> list[Path]:
+    """Every regular file below `directory`, in path order; WiredTiger's own metadata is part of it."""
+    found: list[Path] = []
+    for parent, _, names in os.walk(directory):
+        found += [Path(parent) / name for name in names]
+    return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
 
 def is_unchanged(*, now: FileStat, parent: FileStat) -> bool:

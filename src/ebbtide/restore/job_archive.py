@@ -1,6 +1,6 @@
 """The archive of a restore job: the same bytes whenever and wherever it is opened.
 
-It depends on the restore job's record and the snapshot's manifest alone, so the worker that hashes it and the api
+It depends on the restore job's record and its manifest alone, so the worker that hashes it and the api
 that sends it need to share nothing else. Opened archives are kept (a handful): a download in parallel ranges opens
 its archive many times.
 """
@@ -47,9 +47,15 @@ class JobArchive:
 
 
 def open_archive(repository: Repository, job: RestoreJob) -> JobArchive:
-    """Plan the archive of `job` from its snapshot's manifest. Raises ObjectNotFound, IntegrityError."""
+    """Plan the archive of `job` from the manifest of its snapshot, or of its replayed result.
+
+    Raises ObjectNotFound, IntegrityError.
+    """
     store = repository.replica_set(job.cluster_id, job.replica_set_name)
-    manifest = store.load_manifest(job.snapshot_id)
+    if job.result_id is None:
+        manifest = store.load_manifest(job.snapshot_id)
+    else:
+        manifest = store.load_result(job.result_id)
     info = job.restore_info or render_restore_info(job, manifest)
     archive = plan_archive(
         manifest,

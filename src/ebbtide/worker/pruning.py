@@ -18,10 +18,11 @@ from ebbtide.backup.prune_guard import PruneGuard, PruneInterrupted
 from ebbtide.backup.snapshot_changes import claim_removal
 from ebbtide.domain.download import is_active
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.ids import RestoreJobId, ResultId, SnapshotId
 from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.prune_run import PruneReport, PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
+from ebbtide.domain.result import is_result_needed
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError, LeaseLost
 from ebbtide.events import record_event
@@ -71,7 +72,7 @@ class Pruning:
         """One replica set. Raises StorageError and the catalog's errors."""
         if dry_run:
             remove = [s.id for s in self._removable(store) if s.id not in self._pinned([s])]
-            plan = self._plan(store, remove, check=self._require_going_on)
+            plan = self._plan(store, remove, self._unneeded_results(store), check=self._require_going_on)
             return _report(store, plan, removed_bytes=plan.removed_bytes)
         guard = PruneGuard(
             store.cluster_id,
@@ -93,16 +94,21 @@ class Pruning:
 
     def _prune_guarded(self, store: ReplicaSetStore, guard: PruneGuard) -> PruneReport:
         remove = self._settle(store)
-        plan = self._plan(store, remove, check=guard.check)
+        plan = self._plan(store, remove, self._unneeded_results(store), check=guard.check)
         removed_bytes = execute_prune(store, plan, check=guard.check)
         report = _report(store, plan, removed_bytes=removed_bytes)
         self._tell(store, report)
         return report
 
     def _plan(
-        self, store: ReplicaSetStore, remove: Collection[SnapshotId], *, check: Callable[[], None]
+        self,
+        store: ReplicaSetStore,
+        remove: Collection[SnapshotId],
+        remove_results: Collection[ResultId],
+        *,
+        check: Callable[[], None],
     ) -> PrunePlan:
-        inspection = inspect(store, remove=set(remove), check=check)
+        inspection = inspect(store, remove=set(remove), remove_results=set(remove_results), check=check)
         grace = timedelta(hours=self._context.settings.number("repository.prune_grace_hours"))
         return plan_prune(inspection, now=self._clock.now(), grace=grace)
 
@@ -110,7 +116,21 @@ class Pruning:
         if self._stopping.is_set():
             raise PruneInterrupted("the worker stops")
 
-    # --- which snapshots go ----------------------------------------------------------------------------------------
+    # --- which results and snapshots go ----------------------------------------------------------------------------------------
+
+    def _unneeded_results(self, store: ReplicaSetStore) -> list[ResultId]:
+        """The replayed results whose restore jobs are over: such a job never comes back."""
+        return [result_id for result_id in store.iter_result_ids() if not self._is_needed(result_id)]
+
+    def _is_needed(self, result_id: ResultId) -> bool:
+        job = self._catalog.restore_jobs.find(RestoreJobId(result_id))
+        return is_result_needed(
+            job,
+            work=self._catalog.jobs.find(job_id(JobKind.RESTORE, result_id)),
+            transfers=() if job is None else self._catalog.transfers.list_for_job(job.id),
+            now=self._clock.now(),
+            resume_for=timedelta(minutes=self._context.settings.number("downloads.resume_minutes")),
+        )
 
     def _settle(self, store: ReplicaSetStore) -> list[SnapshotId]:
         """The deleted snapshots that nothing brings back any more."""

@@ -173,6 +173,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.jobs.count_by_kind_and_state()
     catalog.jobs.note_waiting(job.kind, "no space")
     catalog.jobs.is_running(job.kind, cluster.id)
+    catalog.jobs.is_running(job.kind, cluster.id, step="x")
     catalog.jobs.claim(worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id])
     catalog.jobs.heartbeat(job.id, worker_id="w", until=until)
     catalog.jobs.record(job.id, worker_id="w", step="x")

@@ -52,8 +52,8 @@ SERVER_DATABASES = frozenset({"admin", "config", "local"})
 BACKUP_ROLES = ("backup", "clusterMonitor", "clusterManager", "hostManager", "readAnyDatabase")
 """The least that Ebbtide needs on a cluster it backs up."""
 
-ELECTION_TIMEOUT_MILLIS = 3000
-"""A third of the server's default. Shorter, and a busy machine elects without need."""
+ELECTION_TIMEOUT_MILLIS = 10_000
+"""The server's default. Shorter, and a busy machine elects without need; who needs a primary sooner asks for one."""
 
 HEARTBEAT_MILLIS = 500
 FIRST_ELECTION_MILLIS = 500
@@ -61,6 +61,9 @@ FIRST_HEARTBEAT_MILLIS = 100
 """Until all members are up: a new set waits one election timeout before it votes at all."""
 
 STEP_DOWN_SECONDS = 10
+WAIT_SECONDS = 90.0
+"""How long the lab waits for anything. Far more than it takes: a test fails by what it finds, not by a busy machine."""
+
 _POLL_SECONDS = 0.05
 _RECONFIG_TRIES_MAX = 20
 
@@ -133,7 +136,7 @@ class ReplicaSetLab:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    def start(self, *, timeout_seconds: float = 90.0) -> Self:
+    def start(self, *, timeout_seconds: float = WAIT_SECONDS) -> Self:
         """Start all members, make them a set, and wait for a primary and for every secondary.
 
         Raises MongodStartFailed or MongodError, and then leaves nothing behind.
@@ -202,9 +205,16 @@ class ReplicaSetLab:
                 return member
         return None
 
-    def primary(self, *, timeout_seconds: float = 30.0) -> LabMember:
+    def primary(self, *, timeout_seconds: float = WAIT_SECONDS) -> LabMember:
         """The primary, waited for. Raises MongodError if there is none in time."""
-        return _wait_for(self.find_primary, "a primary", timeout_seconds=timeout_seconds)
+
+        def look() -> LabMember | None:
+            found = self.find_primary()
+            if found is None:
+                self._ask_for_election()
+            return found
+
+        return _wait_for(look, "a primary", timeout_seconds=timeout_seconds)
 
     # --- trouble on purpose ---------------------------------------------------------------------------------------
 
@@ -220,13 +230,13 @@ class ReplicaSetLab:
             found = self.find_primary()
             return None if found is None or found.index == old.index else found
 
-        return _wait_for(another, "another primary", timeout_seconds=30.0)
+        return _wait_for(another, "another primary", timeout_seconds=WAIT_SECONDS)
 
     def kill_member(self, index: int) -> None:
         """End a member with SIGKILL; its data stays."""
         self.members[index].process.kill()
 
-    def restart_member(self, index: int, *, timeout_seconds: float = 30.0) -> LabMember:
+    def restart_member(self, index: int, *, timeout_seconds: float = WAIT_SECONDS) -> LabMember:
         """Start a member again, stopping it first if it runs, and wait until it is primary or secondary."""
         member = self.members[index]
         member.process.stop()
@@ -259,7 +269,7 @@ class ReplicaSetLab:
         """Drop every database but the server's own, and take foreign members out of the set."""
         self.remove_foreign_members()
         self.primary()
-        with self.client(w="majority", wTimeoutMS=30_000) as client:
+        with self.client(w="majority", wTimeoutMS=int(WAIT_SECONDS * 1000)) as client:
             for name in client.list_database_names():
                 if name not in SERVER_DATABASES:
                     client.drop_database(name)
@@ -282,7 +292,7 @@ class ReplicaSetLab:
             pass
         return list(dict.fromkeys(removed))
 
-    def wait_until_replicated(self, *, timeout_seconds: float = 60.0) -> Timestamp:
+    def wait_until_replicated(self, *, timeout_seconds: float = WAIT_SECONDS) -> Timestamp:
         """Wait until every running member has applied, and knows as majority committed, what the primary has now.
 
         The timestamp of that entry.
@@ -315,7 +325,10 @@ class ReplicaSetLab:
         return not settings.get("arbiterOnly") and not settings.get("secondaryDelaySecs")
 
     def _client_defaults(self) -> dict[str, Any]:
-        defaults: dict[str, Any] = {"serverSelectionTimeoutMS": 20_000, "appname": "ebbtide-lab"}
+        defaults: dict[str, Any] = {
+            "serverSelectionTimeoutMS": int(WAIT_SECONDS * 1000),
+            "appname": "ebbtide-lab",
+        }
         if self._has_users:
             defaults |= {
                 "username": self.root_username,
@@ -465,6 +478,22 @@ class ReplicaSetLab:
             for user in client.admin.command("usersInfo", {"forAllDBs": True})["users"]:
                 if user["db"] != "admin" or user["user"] not in ours:
                     client[user["db"]].command("dropUser", user["user"])
+
+    def _ask_for_election(self) -> None:
+        """Let a member stand now instead of after the election timeout; one that cannot win changes nothing."""
+        running = [member for member in self.members if member.process.is_running()]
+        hellos = [self._find_hello(member) for member in running]
+        alive = {member.address for member in running}
+        if any(hello is None or hello.get("primary") in alive for hello in hellos):
+            return  # there may be one: it is busy, or about to take over
+        for member in running:
+            if self._replicates_at_once(member):
+                with self.member_client(member.index) as client:
+                    try:
+                        client.admin.command("replSetStepUp")
+                        return
+                    except PyMongoError:
+                        continue
 
     def _is_usable(self, member: LabMember) -> bool:
         hello = self._find_hello(member)

@@ -7,6 +7,7 @@
     <cluster id>/<replica set>/results/<id>        manifest of a replayed result: to be delivered, and nothing else
     <cluster id>/<replica set>/moved/<pack id>     where the blocks of a pack are, once prune has moved them
     <cluster id>/<replica set>/prune/mark          what prune saw that nothing refers to; the only one overwritten
+    <cluster id>/<replica set>/oplog/<first>-…     slices of the oplog archive (`oplog.archive`); prune knows nothing of them
 
 Invariants
   * write order: packs → recipes → manifest; each is durable before the next names it
@@ -120,6 +121,10 @@ class ReplicaSetStore:
     def mark_name(self) -> str:
         """The object in which prune remembers what nothing refers to."""
         return f"{self._prefix}/prune/mark"
+
+    def object_name(self, name: str) -> str:
+        """The whole name of an object, named as `sizes` names it."""
+        return f"{self._prefix}/{name}"
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Every object in `folder` ("packs/") of this replica set: name below its prefix → length in bytes."""

@@ -6,6 +6,7 @@
     DATA/repository/           snapshots
     DATA/catalog/              the private catalog's mongod: files, log, version mark
     DATA/heads/<cluster id>/   a head: its files, log, keyfile
+    DATA/scratch/<job id>/     what a restore works on: a full copy of the data, for as long as it takes
     DATA/run/                  sockets and process identities, 0700
 
 DATA itself is 0700: it holds full copies of the data, and the keys to them.
@@ -44,7 +45,7 @@ class DataDirectory:
                 raise Refused(
                     f"{self.root} belongs to another user", hint="run as that user, or choose another --data"
                 )
-            for path in (self.root, self.heads, self.run, self.catalog):
+            for path in (self.root, self.heads, self.run, self.catalog, self.scratch):
                 path.mkdir(exist_ok=True)
                 path.chmod(0o700)
         except OSError as error:
@@ -63,6 +64,10 @@ class DataDirectory:
     @property
     def heads(self) -> Path:
         return self.root / "heads"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "scratch"
 
     @property
     def run(self) -> Path:

@@ -93,6 +93,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("head.host", str, "127.0.0.1", "host name or address", "The address at which the set's members reach heads on this machine."),
     _setting("snapshot.full_read_every_hours", _at_least(int, 1), 168, "hours", "So often every file is read in full, whatever its times say."),
     _setting("snapshot.lock_warn_seconds", _at_least(float, 1), 300.0, "seconds", "A head locked for longer is an event."),
+    _setting("restore.cache_gb", _at_least(float, 0), 0.0, "GB, at least 0.25; 0: by itself", "Cache of the mongod that a restore replays and reads with; by itself: a quarter of the memory that is free, at most 8."),
     _setting("jobs.retry_minutes", _at_least(int, 1), 60, "minutes", "How long a job is tried again after causes that may pass (full disk, mongod down)."),
     _setting("worker.threads", _at_least(int, 0), 0, "number; 0: cores − 1", "Threads that hash, compress and copy."),
     _setting("worker.nice", _at_least(int, 0), 10, "0 to 19", "Niceness of the worker process: production goes first."),

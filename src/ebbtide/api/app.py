@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ebbtide.api.access import Gate
+from ebbtide.api.audit import record_refusal
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
 from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
@@ -227,11 +228,15 @@ class Resource:
             key=key,
             now=self._context.clock.now(),
         )
-        call = prepare_call(operation, call)
-        if call.found_group is not None:
-            # Not before membership is known: a stranger must not use up a group's allowance.
-            self._limits.admit_to_group(call.found_group.id)
-        answer = operation.handler(call)
+        try:
+            call = prepare_call(operation, call)
+            if call.found_group is not None:
+                # Not before membership is known: a stranger must not use up a group's allowance.
+                self._limits.admit_to_group(call.found_group.id)
+            answer = operation.handler(call)
+        except Refusal as refused:
+            record_refusal(call, operation, refused)
+            raise
         return render(answer, guess_presentation(query), media_type=self._family.media_type)
 
 

@@ -9,15 +9,19 @@ from ebbtide.api import (
     own_clusters,
     own_heads,
     own_keys,
+    own_projects,
     own_repository,
     own_restore_jobs,
     own_snapshots,
+    service_accounts,
 )
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Operation, Scope, find_cluster
 from ebbtide.api.paging import plan_window
+from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import event_document, status_document
+from ebbtide.domain.access import is_global_owner
 
 
 def list_events(call: Call) -> Answer:
@@ -35,17 +39,34 @@ def list_events(call: Call) -> Answer:
     )
 
 
+def list_all_events(call: Call) -> Answer:
+    """Of every project and of the service itself, newest first; for owners of the whole service."""
+    if not is_global_owner(call.key):
+        raise refusal("USER_UNAUTHORIZED")
+    skip, limit = plan_window(call.page)
+    events = call.context.catalog.events
+    return list_answer(
+        call,
+        href=f"{call.addresses.ebbtide}/events",
+        found=events.page_of_all(skip=skip, limit=limit),
+        to_document=event_document,
+        count=events.count_all,
+    )
+
+
 def get_status(_: Call) -> Answer:
     return Answer(document=status_document(version=__version__))
 
 
 OPERATIONS: tuple[Operation, ...] = (
+    *own_projects.OPERATIONS,
     *own_clusters.OPERATIONS,
     *own_heads.OPERATIONS,
     *own_snapshots.OPERATIONS,
     *own_restore_jobs.OPERATIONS,
     *own_automated.OPERATIONS,
     *own_keys.OPERATIONS,
+    *service_accounts.OPERATIONS,
     *own_repository.OPERATIONS,
     Operation(
         name="listEvents",
@@ -53,6 +74,14 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/api/ebbtide/v1/groups/{groupId}/events",
         handler=list_events,
         scope=Scope.GROUP,
+        is_list=True,
+    ),
+    Operation(
+        name="listAllEvents",
+        method="GET",
+        path="/api/ebbtide/v1/events",
+        handler=list_all_events,
+        scope=Scope.SERVICE,
         is_list=True,
     ),
     Operation(

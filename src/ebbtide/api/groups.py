@@ -19,7 +19,12 @@ def list_groups(call: Call) -> Answer:
 
 
 def get_group(call: Call) -> Answer:
-    return Answer(document=_document(call, call.group))
+    return group_answer(call, call.group)
+
+
+def group_answer(call: Call, group: Group) -> Answer:
+    """One group."""
+    return Answer(document=_document(call, group))
 
 
 def _document(call: Call, group: Group) -> Document:

@@ -126,6 +126,12 @@ class Operation:
     is_list: bool = False
     needs_listed_address: bool = False
     slow: bool = False
+    reads_by_post: bool = False
+
+    @property
+    def only_reads(self) -> bool:
+        """Whether it changes nothing, whatever its method."""
+        return self.method == "GET" or self.reads_by_post
 
     @property
     def takes_body(self) -> bool:

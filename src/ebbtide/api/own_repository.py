@@ -6,8 +6,10 @@ from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire_upkeep import prune_document
 from ebbtide.domain.access import is_global_owner
+from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
+from ebbtide.events import record_event
 
 _NEWEST = "latest"
 
@@ -27,6 +29,15 @@ def start_prune(call: Call) -> Answer:
         state=PruneState.QUEUED,
     )
     call.context.catalog.prune_runs.insert(run)
+    record_event(
+        call.context.catalog,
+        call.context.clock,
+        level=EventLevel.INFO,
+        kind="prune.requested",
+        message=f"a {'dry ' if run.dry_run else ''}run of prune was asked for",
+        subject_id=run.id,
+        actor=call.actor,
+    )
     return Answer(document=prune_document(run, addresses=call.addresses))
 
 

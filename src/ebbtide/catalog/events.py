@@ -22,6 +22,16 @@ class EventCollection:
         self._events.insert_one(to_document(event))
 
     @translated
+    def page_of_all(self, *, skip: int, limit: int) -> list[Event]:
+        """Events of all groups, and of the service itself."""
+        cursor = self._events.find().sort([("time", DESCENDING), ("_id", DESCENDING)]).skip(skip).limit(limit)
+        return [from_document(Event, d) for d in cursor]
+
+    @translated
+    def count_all(self) -> int:
+        return self._events.estimated_document_count()
+
+    @translated
     def page(self, group_id: GroupId, *, cluster_id: ClusterId | None, skip: int, limit: int) -> list[Event]:
         query: Document = {"group_id": group_id}
         if cluster_id is not None:

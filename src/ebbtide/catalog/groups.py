@@ -28,6 +28,10 @@ class GroupCollection:
         return None if document is None else from_document(Group, document)
 
     @translated
+    def rename(self, group_id: GroupId, name: str) -> None:
+        self._groups.update_one({"_id": group_id}, {"$set": {"name": name}})
+
+    @translated
     def list_all(self) -> list[Group]:
         """Oldest first."""
         cursor = self._groups.find().sort([("created", ASCENDING), ("_id", ASCENDING)])

@@ -5,6 +5,8 @@ from datetime import datetime
 
 from ebbtide.domain.ids import GroupId
 
+GROUP_NAME_LENGTH_MAX = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:

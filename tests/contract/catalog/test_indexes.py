@@ -79,6 +79,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.groups.insert(make.group())
     catalog.groups.find(make.group_id)
     catalog.groups.list_all()
+    catalog.groups.rename(make.group_id, "Other")
     catalog.api_keys.insert(key)
     catalog.api_keys.find_by_public_key(key.public_key)
     catalog.api_keys.list_all()
@@ -161,7 +162,6 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.automated_restores.list_active()
     catalog.automated_restores.update(automated.id, entries_applied=1)
     catalog.automated_restores.finish_collection(automated.id, "a.b")
-    catalog.automated_restores.note_foreign_writes(automated.id, ["a.b"])
     catalog.automated_restores.release(automated.id)
     catalog.transfers.insert(transfer)
     catalog.transfers.list_for_job(transfer.job_id)
@@ -184,6 +184,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.events.insert(make.event())
     catalog.events.page(make.group_id, cluster_id=None, skip=0, limit=10)
     catalog.events.page(make.group_id, cluster_id=cluster.id, skip=0, limit=10)
+    catalog.events.page_of_all(skip=0, limit=10)
+    catalog.events.count_all()
     catalog.events.count(make.group_id, cluster_id=None)
     catalog.events.count(make.group_id, cluster_id=cluster.id)
     catalog.events.list_after(now, "", until=until, limit=10)
@@ -275,6 +277,7 @@ def test_lists_in_order_are_not_sorted_in_memory(
     catalog.snapshots.newest_complete(make.cluster_id)
     catalog.snapshots.page(make.cluster_id, states=(SnapshotState.COMPLETE,), skip=0, limit=10)
     catalog.events.page(make.group_id, cluster_id=None, skip=0, limit=10)
+    catalog.events.page_of_all(skip=0, limit=10)
     for command in recorder.commands:
         question = {name: value for name, value in command.items() if name not in _OF_THE_DRIVER}
         stages = _stages(database.command("explain", question, verbosity="queryPlanner"))

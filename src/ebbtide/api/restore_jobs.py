@@ -17,6 +17,7 @@ from ebbtide.api.wire import Document, restore_job_document, self_links
 from ebbtide.domain.access import may_write
 from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
 from ebbtide.domain.restore_job import RestoreJob, RestoreStatus, hours_until
+from ebbtide.domain.restore_point import AtSnapshot
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.restore.links import open_download_key
 from ebbtide.restore.requesting import request_http_restore
@@ -85,8 +86,8 @@ def create_restore_job(call: Call) -> Answer:
 def _refuse_automated(call: Call, automated: AutomatedRestore) -> Exception:
     if not may_write(call.key, automated.target_group_id):
         return refusal("CANNOT_RESTORE_TO_TARGET", automated.target_group_id)
-    if automated.snapshot_id is not None:
-        _find_snapshot(call, automated.snapshot_id)
+    if isinstance(automated.point, AtSnapshot):
+        _find_snapshot(call, automated.point.snapshot_id)
     field = "delivery.methodName"
     return refuse_fields(
         [violation("UNSUPPORTED_DELIVERY_METHOD", field, "AUTOMATED_RESTORE", ": it is not offered yet")]

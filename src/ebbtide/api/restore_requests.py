@@ -11,13 +11,14 @@ from typing import Any
 
 from ebbtide.api.bodies import Fields, raise_violations
 from ebbtide.api.families import Family
-from ebbtide.domain.ids import GroupId, SnapshotId
+from ebbtide.api.restore_point_fields import POINT_FIELDS, parse_restore_point
+from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
+from ebbtide.domain.restore_point import RestorePoint
 
 EXPIRATION_HOURS_DEFAULT = 1
 MAX_DOWNLOADS_DEFAULT = 1
 EXPIRATION_HOURS_MAX = 100 * 366 * 24
 """A century: far beyond that, dates end."""
-POINT_IN_TIME_MILLIS_MIN = 1199145600000
 
 _METHODS = ("HTTP", "AUTOMATED_RESTORE")
 _METHODS_KNOWN = (*_METHODS, "CLIENT_PIT_HTTP", "CLIENT_PIT_SCP", "QUERY", "SCP", "THIRD_PARTY_COPY")
@@ -27,14 +28,6 @@ _DELIVERY_LINK = ("expirationHours", "maxDownloads", "expires")
 _DELIVERY_TARGET = ("targetGroupId", "targetClusterId", "targetClusterName")
 _DELIVERY_KNOWN = ("methodName", *_DELIVERY_LINK, *_DELIVERY_TARGET, *_DELIVERY_READ_ONLY)
 
-_RESTORE_POINT = (
-    "snapshotId",
-    "checkpointId",
-    "checkPointId",
-    "oplogTs",
-    "oplogInc",
-    "pointInTimeUTCMillis",
-)
 _READ_ONLY = (
     "id",
     "groupId",
@@ -65,10 +58,24 @@ class HttpRestore:
 
 @dataclass(frozen=True, kw_only=True)
 class AutomatedRestore:
-    """A restore into a running cluster of `target_group_id`; well formed as far as the body tells."""
+    """A restore into a running cluster of `target_group_id`; well formed as far as the body tells.
+
+    The target is named by id, by name or by both.
+    """
 
     target_group_id: GroupId
-    snapshot_id: SnapshotId | None
+    target_cluster_id: ClusterId | None
+    target_cluster_name: str | None
+    point: RestorePoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What a body says about the target."""
+
+    group_id: GroupId
+    cluster_id: ClusterId | None
+    cluster_name: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,23 +95,27 @@ def parse_restore_request(
     top.require("delivery")
     delivery = top.object("delivery")
     method = _parse_method(delivery) if top.has("delivery") and not top.violations else None
-    snapshot_id = top.identifier("snapshotId")
     link = _parse_link(delivery, method, family)
-    target_group_id = _parse_target(delivery, method)
+    target = _parse_target(delivery, method)
+    snapshot_id, point = None, None
+    if method == "AUTOMATED_RESTORE":
+        point = parse_restore_point(top)
+    else:
+        snapshot_id = top.identifier("snapshotId")
     if method == "HTTP":
         _judge_http_point(top)
-    elif method == "AUTOMATED_RESTORE":
-        _judge_automated_point(top)
     delivery.refuse_read_only(_DELIVERY_READ_ONLY)
     delivery.refuse_unknown(_DELIVERY_KNOWN)
     top.refuse_read_only(_READ_ONLY)
-    top.refuse_unknown(("delivery", *_RESTORE_POINT, *_READ_ONLY))
+    top.refuse_unknown(("delivery", *POINT_FIELDS, *_READ_ONLY))
     of_delivery = [v for v in top.violations if v.field == "delivery"]
     raise_violations(of_delivery, delivery.violations, [v for v in top.violations if v.field != "delivery"])
-    if method == "AUTOMATED_RESTORE":
+    if target is not None and point is not None:
         return AutomatedRestore(
-            target_group_id=GroupId(target_group_id or ""),
-            snapshot_id=None if snapshot_id is None else SnapshotId(snapshot_id),
+            target_group_id=target.group_id,
+            target_cluster_id=target.cluster_id,
+            target_cluster_name=target.cluster_name,
+            point=point,
         )
     return HttpRestore(
         snapshot_id=SnapshotId(snapshot_id or ""),
@@ -145,7 +156,7 @@ def _parse_link(delivery: Fields, method: str | None, family: Family) -> _Link:
     return _Link(hours=hours, downloads=downloads, expires=expires)
 
 
-def _parse_target(delivery: Fields, method: str | None) -> str | None:
+def _parse_target(delivery: Fields, method: str | None) -> _Target | None:
     if method == "HTTP":
         for name in _DELIVERY_TARGET:
             if delivery.has(name):
@@ -155,15 +166,19 @@ def _parse_target(delivery: Fields, method: str | None) -> str | None:
         return None
     delivery.require("targetGroupId")
     group_id = delivery.identifier("targetGroupId")
-    delivery.identifier("targetClusterId")
-    delivery.text("targetClusterName")
+    cluster_id = delivery.identifier("targetClusterId")
+    cluster_name = delivery.text("targetClusterName")
     if not delivery.has("targetClusterId") and not delivery.has("targetClusterName"):
         delivery.blame_missing_one_of(("targetClusterId", "targetClusterName"))
-    return group_id
+    return _Target(
+        group_id=GroupId(group_id or ""),
+        cluster_id=None if cluster_id is None else ClusterId(cluster_id),
+        cluster_name=cluster_name,
+    )
 
 
 def _judge_http_point(top: Fields) -> None:
-    others = [name for name in _RESTORE_POINT[1:] if top.has(name)]
+    others = [name for name in POINT_FIELDS[1:] if top.has(name)]
     for name in others:
         top.blame("INVALID_ATTRIBUTE", name, "HTTP delivery restores a snapshotId only")
     if not others:

@@ -14,7 +14,7 @@ from ebbtide.clock import Clock
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
-from ebbtide.domain.restore_job import RestoreEvent, RestoreJob
+from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent, RestoreJob
 from ebbtide.domain.retention import expires_after
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
@@ -164,7 +164,9 @@ def expire_links(snapshot_id: SnapshotId, *, catalog: Catalog, now: datetime) ->
 
 
 def expire_link(job: RestoreJob, *, catalog: Catalog, now: datetime) -> None:
-    """Bring the link's time forward to now; harmless where the link is not usable."""
+    """Bring the link's time forward to now; harmless where the link is not usable, or where there never is one."""
+    if job.method is not DeliveryMethod.HTTP:
+        return
     expires = now if job.expires is None else min(job.expires, now)
     catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED, expires=expires)
 

@@ -4,7 +4,6 @@ A unique index over the active ones keeps two restores off one target, so `inser
 back by `release`, once nothing of the job can touch the target any more.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -63,17 +62,6 @@ class AutomatedRestoreCollection:
     def finish_collection(self, job_id: RestoreJobId, namespace: str) -> None:
         """Note that a collection is in place with its documents."""
         self._restores.update_one({"_id": job_id}, {"$addToSet": {"finished": namespace}})
-
-    @translated
-    def note_foreign_writes(self, job_id: RestoreJobId, namespaces: Sequence[str]) -> None:
-        """Somebody else wrote there: what was loaded of it has to be loaded again."""
-        self._restores.update_one(
-            {"_id": job_id},
-            {
-                "$addToSet": {"foreign_writes": {"$each": list(namespaces)}},
-                "$pull": {"finished": {"$in": list(namespaces)}},
-            },
-        )
 
     @translated
     def release(self, job_id: RestoreJobId) -> None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ebbtide.domain.cluster import Cluster, ClusterState
-from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId
+from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.replica_set import major_version
 
@@ -100,7 +100,7 @@ class AutomatedRestore:
     """What a restore job does to its target; `id` is the job's.
 
     `is_active` until nothing of the job can touch the target any more: one such restore per target. `undo_point` is the
-    last moment of the target before the first removal, `no_undo_reason` why there is none. `write_block` says SET
+    last moment of the target before the first removal, `undo_snapshot_id` was taken for it. `write_block` says SET
     before the block is set. `quiet_after` is the target's newest entry when others were kept off last, so that what was
     written since can be found. `undoes` is the job that this one takes back. `finished` are namespaces of the source
     that are in place with their documents.
@@ -120,7 +120,7 @@ class AutomatedRestore:
     target_state: TargetState = TargetState.UNTOUCHED
     write_block: WriteBlock = WriteBlock.OFF
     undo_point: OplogTimestamp | None = None
-    no_undo_reason: str = ""
+    undo_snapshot_id: SnapshotId | None = None
     quiet_after: OplogTimestamp | None = None
     foreign_writes: tuple[str, ...] = ()
     collections: tuple[CollectionProgress, ...] = ()
@@ -255,14 +255,11 @@ class Resumption:
 def plan_resumption(record: AutomatedRestore) -> Resumption:
     """Where the next attempt goes on.
 
-    A removal that may be incomplete is made again from the start: nothing is in place then. A collection that somebody
-    else wrote into, while nobody was kept off, is loaded again.
+    A removal that may be incomplete is made again from the start: nothing is in place then.
     """
     if record.target_state in (TargetState.UNTOUCHED, TargetState.REMOVING):
         return Resumption(removal_is_done=False, finished=frozenset())
-    return Resumption(
-        removal_is_done=True, finished=frozenset(record.finished) - frozenset(record.foreign_writes)
-    )
+    return Resumption(removal_is_done=True, finished=frozenset(record.finished))
 
 
 def tell_target(record: AutomatedRestore) -> str:

@@ -49,6 +49,7 @@ class RestoreEvent(StrEnum):
 
     WORKER_BEGAN = "WORKER_BEGAN"
     LINK_READY = "LINK_READY"
+    RESTORED = "RESTORED"  # automated: the data is in place and was compared
     LINK_EXPIRED = "LINK_EXPIRED"  # the time passed, or the source snapshot was deleted
     DOWNLOADS_USED_UP = "DOWNLOADS_USED_UP"
     FAILED = "FAILED"
@@ -74,6 +75,7 @@ TRANSITIONS: dict[tuple[RestoreState, RestoreEvent], RestoreState] = {
     # A worker was lost: the next one begins again, and nobody sees a difference.
     (BEGUN, RestoreEvent.WORKER_BEGAN): BEGUN,
     (BEGUN, RestoreEvent.LINK_READY): READY,
+    (BEGUN, RestoreEvent.RESTORED): READY,
     (BEGUN, RestoreEvent.FAILED): BROKEN,
     (BEGUN, RestoreEvent.CANCELLED): KILLED,
     (READY, RestoreEvent.LINK_EXPIRED): EXPIRED,

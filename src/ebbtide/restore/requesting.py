@@ -13,7 +13,14 @@ from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, new_id
 from ebbtide.domain.job import JobKind, job_id, queued_job
-from ebbtide.domain.restore_job import NEW, RestoreEvent, RestoreJob, archive_name
+from ebbtide.domain.restore_job import (
+    NEW,
+    DeliveryMethod,
+    RestoreEvent,
+    RestoreJob,
+    RestoreStatus,
+    archive_name,
+)
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
 from ebbtide.events import record_event
@@ -90,7 +97,12 @@ def enqueue_restore(job: RestoreJob, *, catalog: Catalog, clock: Clock) -> None:
 
 
 def cancel_restore_job(job: RestoreJob, *, catalog: Catalog, clock: Clock, actor: str) -> RestoreJob | None:
-    """Stop a restore job and kill its link; None where it had ended already."""
+    """Stop a restore job and kill its link; None where it had ended already.
+
+    What an automated restore has put in place cannot be taken back like a link: once it is done, it has ended.
+    """
+    if job.method is DeliveryMethod.AUTOMATED_RESTORE and job.status is RestoreStatus.FINISHED:
+        return None
     # The state first: from here on the link is dead and the worker cannot make it READY.
     cancelled = catalog.restore_jobs.apply(job.id, RestoreEvent.CANCELLED, reason=f"cancelled by {actor}")
     catalog.jobs.request_cancel(job_id(JobKind.RESTORE, job.id))

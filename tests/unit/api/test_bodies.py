@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from ebbtide.api.bodies import Body, Fields, parse_json, parse_object
 from ebbtide.api.refusals import CODES, Refusal
 from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
+from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.restore_point import AtMillis, AtOplog, AtSnapshot, RestorePoint
 
 ID = "5a681ff180eef54e09de20d1"
 JSON_VALUES = st.recursive(
@@ -97,20 +99,21 @@ def test_defaults_of_a_download_are_one_and_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("point", "expected"),
     [
-        {"snapshotId": ID},
-        {"oplogTs": "1536610288", "oplogInc": "1"},
-        {"oplogTs": 1536610288, "oplogInc": 1},
-        {"oplogTs": "2018-09-10T20:11:28Z", "oplogInc": 1},
-        {"pointInTimeUTCMillis": 1536610288000.0},
+        ({"snapshotId": ID}, AtSnapshot(SnapshotId(ID))),
+        ({"oplogTs": "1536610288", "oplogInc": "1"}, AtOplog(1536610288, 1)),
+        ({"oplogTs": 1536610288, "oplogInc": 1}, AtOplog(1536610288, 1)),
+        ({"oplogTs": "2018-09-10T20:11:28Z", "oplogInc": 1}, AtOplog(1536610288, 1)),
+        ({"pointInTimeUTCMillis": 1536610288000.0}, AtMillis(1536610288000)),
     ],
 )
-def test_every_restore_point_of_an_automated_restore(point: dict[str, Any]) -> None:
+def test_every_restore_point_of_an_automated_restore(point: dict[str, Any], expected: RestorePoint) -> None:
     delivery = {"methodName": "AUTOMATED_RESTORE", "targetGroupId": ID, "targetClusterName": "t"}
     wanted = parse_restore_request({"delivery": delivery, **point})
     assert isinstance(wanted, AutomatedRestore)
-    assert wanted.snapshot_id == point.get("snapshotId")
+    assert expected == wanted.point
+    assert (wanted.target_group_id, wanted.target_cluster_id, wanted.target_cluster_name) == (ID, None, "t")
 
 
 @given(st.dictionaries(NAMES, SOME, max_size=5), st.dictionaries(DELIVERY_NAMES, SOME, max_size=5))

@@ -28,16 +28,16 @@ from ebbtide.domain.restore_job import (
 STATES = (NEW, BEGUN, READY, EXPIRED, USED_UP, BROKEN, KILLED, DAMAGED)
 
 # Rows are states, columns events; None: the event does not apply.
-#                 BEGAN  READY  EXPIRED   USED_UP  FAILED  CANCELLED DAMAGE
+#                 BEGAN  READY  RESTORED EXPIRED   USED_UP  FAILED  CANCELLED DAMAGE
 TABLE: dict[RestoreState, tuple[RestoreState | None, ...]] = {
-    NEW:         (BEGUN, None,  None,     None,    BROKEN, KILLED,   None),
-    BEGUN:       (BEGUN, READY, None,     None,    BROKEN, KILLED,   None),
-    READY:       (None,  None,  EXPIRED,  USED_UP, None,   KILLED,   DAMAGED),
-    EXPIRED:     (None,  None,  None,     EXPIRED, None,   None,     DAMAGED),
-    USED_UP:     (None,  None,  USED_UP,  None,    None,   None,     DAMAGED),
-    BROKEN:      (None,  None,  None,     None,    None,   None,     None),
-    KILLED:      (None,  None,  None,     None,    None,   None,     None),
-    DAMAGED:     (None,  None,  None,     None,    None,   None,     None),
+    NEW:         (BEGUN, None,  None,    None,     None,    BROKEN, KILLED,   None),
+    BEGUN:       (BEGUN, READY, READY,   None,     None,    BROKEN, KILLED,   None),
+    READY:       (None,  None,  None,    EXPIRED,  USED_UP, None,   KILLED,   DAMAGED),
+    EXPIRED:     (None,  None,  None,    None,     EXPIRED, None,   None,     DAMAGED),
+    USED_UP:     (None,  None,  None,    USED_UP,  None,    None,   None,     DAMAGED),
+    BROKEN:      (None,  None,  None,    None,     None,    None,   None,     None),
+    KILLED:      (None,  None,  None,    None,     None,    None,   None,     None),
+    DAMAGED:     (None,  None,  None,    None,     None,    None,   None,     None),
 }  # fmt: skip
 
 

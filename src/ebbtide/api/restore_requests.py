@@ -183,26 +183,3 @@ def _judge_http_point(top: Fields) -> None:
         top.blame("INVALID_ATTRIBUTE", name, "HTTP delivery restores a snapshotId only")
     if not others:
         top.require("snapshotId")
-
-
-def _judge_automated_point(top: Fields) -> None:
-    for name in ("checkpointId", "checkPointId"):
-        top.identifier(name)
-    if top.has("oplogTs") and not isinstance(top.raw("oplogTs"), str | int):
-        top.blame("INVALID_JSON_ATTRIBUTE", "oplogTs", "seconds since 1970 or an ISO 8601 date")
-    top.positive("oplogInc", or_text=True)
-    millis = top.integer("pointInTimeUTCMillis", highest=2**63 - 1)
-    if millis is not None and millis < POINT_IN_TIME_MILLIS_MIN:
-        top.blame("INVALID_ATTRIBUTE", "pointInTimeUTCMillis", f"at least {POINT_IN_TIME_MILLIS_MIN}")
-    points = [name for name in _RESTORE_POINT if top.has(name) and name != "oplogInc"]
-    if top.has("oplogInc") and not top.has("oplogTs"):
-        points.append("oplogInc")
-    if not points:
-        top.blame_missing_one_of([name for name in _RESTORE_POINT if name != "checkPointId"])
-    for name in points[1:]:
-        top.blame("INVALID_ATTRIBUTE", name, "exactly one restore point can be given")
-    for name in ("checkpointId", "checkPointId"):
-        if points[:1] == [name]:
-            top.blame("INVALID_ATTRIBUTE", name, "checkpoints are of sharded clusters only")
-    if top.has("oplogTs") != top.has("oplogInc"):
-        top.require("oplogInc" if top.has("oplogTs") else "oplogTs")

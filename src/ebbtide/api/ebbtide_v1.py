@@ -13,6 +13,7 @@ from ebbtide.api import (
     own_repository,
     own_restore_jobs,
     own_snapshots,
+    service_accounts,
 )
 from ebbtide.api.lists import list_answer
 from ebbtide.api.operations import Call, Operation, Scope, find_cluster
@@ -65,6 +66,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *own_restore_jobs.OPERATIONS,
     *own_automated.OPERATIONS,
     *own_keys.OPERATIONS,
+    *service_accounts.OPERATIONS,
     *own_repository.OPERATIONS,
     Operation(
         name="listEvents",

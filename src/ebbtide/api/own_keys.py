@@ -1,156 +1,198 @@
-"""Ebbtide's own API: keys and their access lists. Private keys are never in an answer."""
+"""Ebbtide's own API: API keys, made, changed, rotated and revoked.
 
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import unquote
+A private key is in the answer that made it and in no other. Revoking and rotating count from the next call on.
+"""
 
-from ebbtide.api.bodies import Fields, parse_json, raise_violations
+from ebbtide.api import access_lists
+from ebbtide.api.access_lists import Holder
+from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.grants import (
+    read_grants,
+    require_groups,
+    require_management,
+    require_some_ownership,
+    short_text,
+)
 from ebbtide.api.lists import slice_answer
 from ebbtide.api.operations import Call, Operation, Scope
-from ebbtide.api.refusals import Violation, refusal, violation
+from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import key_document
-from ebbtide.domain.access import ApiKey, is_global_owner
-from ebbtide.domain.access_list import AccessEntry, find_entry, parse_network
+from ebbtide.api.wire_access import key_document, key_href
+from ebbtide.credentials import digest_ha1, new_api_key, new_private_key
+from ebbtide.domain.access import ApiKey, is_global_owner, may_manage, shared_group
+from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.event import EventLevel
-from ebbtide.errors import InvalidInput
 from ebbtide.events import record_event
-
-ENTRIES_MAX = 200
 
 
 def list_keys(call: Call) -> Answer:
-    """A global owner sees every key, another caller its own."""
+    """The caller's own key, and those that it rules over; oldest first."""
     every = call.context.catalog.api_keys.list_all()
-    keys = every if is_global_owner(call.key) else [key for key in every if key.id == call.key.id]
+    seen = [key for key in every if key.id == call.key.id or may_manage(call.key, key.grants)]
     return slice_answer(
         call,
         href=f"{call.addresses.ebbtide}/keys",
-        records=keys,
+        records=seen,
         to_document=lambda key: key_document(key, addresses=call.addresses),
     )
 
 
-def add_entries(call: Call) -> Answer:
-    """Allow networks; those that are listed already stay as they are."""
+def get_key(call: Call) -> Answer:
+    return _answer(call, _find_key(call))
+
+
+def create_key(call: Call) -> Answer:
+    """A new key; the answer alone has its private key."""
+    require_some_ownership(call)
+    fields = Fields(parse_object(call.body))
+    description, grants = short_text(fields, "description"), read_grants(fields)
+    fields.require("grants")
+    fields.refuse_unknown(("description", "grants", "accessList"))
+    raise_violations(fields.violations)
+    networks = access_lists.parse_entries(fields.raw("accessList")) if fields.has("accessList") else ()
+    require_management(call, grants or ())
+    require_groups(call, grants or ())
+    key, private_key = new_api_key(
+        description=description or "",
+        grants=grants or (),
+        access_list=tuple(AccessEntry(cidr=network, created=call.now) for network in networks),
+        owner=False,
+        service_key=call.context.service_key,
+        clock=call.context.clock,
+    )
+    call.context.catalog.api_keys.insert(key)
+    _record(call, key, "key.created", f"API key {key.public_key} was made")
+    return _answer(call, key, private_key=private_key)
+
+
+def change_key(call: Call) -> Answer:
+    """Another description, other roles: only somebody who may give both the old and the new ones."""
     key = _find_key(call)
-    networks = parse_entries(parse_json(call.body))
-    changed: ApiKey | None = key
-    for network in networks:
-        entry = AccessEntry(cidr=network, created=call.now)
-        changed = call.context.catalog.api_keys.allow(key.id, entry)
-    _record(call, "key.allowed", f"API key {key.public_key} may be used from {', '.join(networks)}")
+    require_management(call, key.grants)
+    fields = Fields(parse_object(call.body))
+    description, grants = short_text(fields, "description"), read_grants(fields)
+    fields.refuse_unknown(("description", "grants"))
+    raise_violations(fields.violations)
+    if grants is not None:
+        require_management(call, grants)
+        require_groups(call, grants)
+        _refuse_owner(key, "its roles cannot be changed")
+    changed = call.context.catalog.api_keys.change(key.id, description=description, grants=grants)
+    _record(call, key, "key.changed", f"API key {key.public_key} was given other roles or words")
     return _answer(call, changed or key)
 
 
-def remove_entry(call: Call) -> Answer:
-    """Disallow one network. The caller cannot shut out the address that it calls from."""
+def rotate_key(call: Call) -> Answer:
+    """Another private key; the old one stops working at once. A key may rotate itself."""
     key = _find_key(call)
-    text = unquote(call.path_values["entry"])
-    try:
-        network = parse_network(text)
-    except InvalidInput:
-        raise refusal("API_KEY_ACCESS_LIST_NOT_FOUND", text, key.public_key) from None
-    if all(entry.cidr != network for entry in key.access_list):
-        raise refusal("API_KEY_ACCESS_LIST_NOT_FOUND", network, key.public_key)
-    rest = [entry for entry in key.access_list if entry.cidr != network]
-    # Nor the last entry: an empty list would allow every address again.
-    if key.id == call.key.id and find_entry(call.address, rest) is None:
-        raise refusal("CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST", network, str(call.address))
-    changed = call.context.catalog.api_keys.disallow(key.id, network)
-    _record(call, "key.disallowed", f"API key {key.public_key} may no longer be used from {network}")
-    return _answer(call, changed or key)
+    fields = Fields(parse_object(call.body, empty_is_object=True))
+    fields.refuse_unknown(())
+    raise_violations(fields.violations)
+    private_key = new_private_key()
+    sealed = call.context.service_key.seal(digest_ha1(key.public_key, private_key), record_id=key.id)
+    call.context.catalog.api_keys.replace_secret(key.id, sealed)
+    _record(call, key, "key.rotated", f"API key {key.public_key} was given another private key")
+    return _answer(call, key, private_key=private_key)
 
 
-def parse_entries(values: Any) -> list[str]:
-    """The networks of a body `[{"ipAddress"} | {"cidrBlock"}, …]`, in normal form, each once."""
-    if not isinstance(values, list) or not 1 <= len(values) <= ENTRIES_MAX:
-        raise refusal("BAD_ACCESS_LIST_ADD_REQUEST")
-    violations: list[Violation] = []
-    networks: dict[str, None] = {}
-    for place, value in enumerate(values):
-        entry = _parse_entry(value, prefix=f"{place}.")
-        violations += entry.violations
-        if entry.network is not None:
-            networks[entry.network] = None
-    raise_violations(violations)
-    return list(networks)
+def revoke_key(call: Call) -> Answer:
+    """The end of a key; neither the owner's, nor the one that calls."""
+    key = _find_key(call)
+    require_management(call, key.grants)
+    _refuse_owner(key, "it cannot be revoked")
+    if key.id == call.key.id:
+        raise refusal("REFUSED", "A key cannot revoke itself; use another one.")
+    call.context.catalog.api_keys.delete(key.id)
+    _record(call, key, "key.revoked", f"API key {key.public_key} was revoked")
+    return Answer(document={}, status=204)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One element of the body: a network, or what is wrong with it."""
-
-    network: str | None
-    violations: list[Violation]
-
-
-def _parse_entry(value: Any, *, prefix: str) -> _Entry:
-    if not isinstance(value, dict):
-        raise refusal("BAD_ACCESS_LIST_ADD_REQUEST")
-    fields = Fields(value, prefix=prefix)
-    if fields.has("ipAddress") == fields.has("cidrBlock"):
-        raise refusal("BAD_ACCESS_LIST_ADD_REQUEST")
-    name = "ipAddress" if fields.has("ipAddress") else "cidrBlock"
-    text = fields.text(name)
-    fields.refuse_unknown(("ipAddress", "cidrBlock"))
-    if text is None:
-        return _Entry(None, fields.violations)
-    try:
-        network = parse_network(text, field=name)
-    except InvalidInput:
-        network = None
-    if network is None or (name == "ipAddress" and "/" in text):
-        bad = violation("INVALID_IP_ADDRESS_OR_CIDR_NOTATION", fields.path(name), text)
-        return _Entry(None, [*fields.violations, bad])
-    return _Entry(network, fields.violations)
+def _refuse_owner(key: ApiKey, what: str) -> None:
+    if key.owner:
+        raise refusal("REFUSED", f"API key {key.public_key} is the owner key of the first start, and {what}.")
 
 
 def _find_key(call: Call) -> ApiKey:
-    """The path's key, where it is the caller's own or the caller may see all."""
+    """The path's key, where it is the caller's own or the caller rules over it."""
     public_key = call.path_values["publicKey"]
-    if public_key != call.key.name and not is_global_owner(call.key):
-        raise refusal("USER_UNAUTHORIZED")
     key = call.context.catalog.api_keys.find_by_public_key(public_key)
     if key is None:
-        raise refusal("API_KEY_NOT_FOUND", public_key)
+        raise refusal("API_KEY_NOT_FOUND", public_key) if is_global_owner(call.key) else _unauthorized()
+    if key.id != call.key.id and not may_manage(call.key, key.grants):
+        raise _unauthorized()
     return key
 
 
-def _answer(call: Call, key: ApiKey) -> Answer:
-    return Answer(document=key_document(key, addresses=call.addresses))
+def _unauthorized() -> Refusal:
+    return refusal("USER_UNAUTHORIZED")
 
 
-def _record(call: Call, kind: str, message: str) -> None:
+def _find_holder(call: Call) -> Holder:
+    key = _find_key(call)
+    return Holder(
+        caller=key.caller,
+        collection=call.context.catalog.api_keys,
+        href=key_href(call.addresses, key.public_key),
+        show=lambda changed: key_document(changed or key, addresses=call.addresses),
+    )
+
+
+def _answer(call: Call, key: ApiKey, *, private_key: str | None = None) -> Answer:
+    return Answer(document=key_document(key, addresses=call.addresses, private_key=private_key))
+
+
+def _record(call: Call, key: ApiKey, kind: str, message: str) -> None:
     record_event(
         call.context.catalog,
         call.context.clock,
         level=EventLevel.INFO,
         kind=kind,
         message=message,
+        group_id=shared_group(key.grants),
+        subject_id=key.id,
         actor=call.actor,
     )
 
 
-_PATH = "/api/ebbtide/v1/keys"
+_KEYS = "/api/ebbtide/v1/keys"
+_KEY = f"{_KEYS}/{{publicKey}}"
 
 OPERATIONS = (
     Operation(
-        name="listKeys", method="GET", path=_PATH, handler=list_keys, scope=Scope.SERVICE, is_list=True
+        name="listKeys", method="GET", path=_KEYS, handler=list_keys, scope=Scope.SERVICE, is_list=True
     ),
     Operation(
-        name="addAccessListEntries",
+        name="createKey",
         method="POST",
-        path=f"{_PATH}/{{publicKey}}/accessList",
-        handler=add_entries,
+        path=_KEYS,
+        handler=create_key,
         scope=Scope.SERVICE,
+        needs_listed_address=True,
+    ),
+    Operation(name="getKey", method="GET", path=_KEY, handler=get_key, scope=Scope.SERVICE),
+    Operation(
+        name="changeKey",
+        method="PATCH",
+        path=_KEY,
+        handler=change_key,
+        scope=Scope.SERVICE,
+        needs_listed_address=True,
     ),
     Operation(
-        name="removeAccessListEntry",
-        method="DELETE",
-        # `:path`: the slash of a CIDR block arrives decoded.
-        path=f"{_PATH}/{{publicKey}}/accessList/{{entry:path}}",
-        handler=remove_entry,
+        name="rotateKey",
+        method="POST",
+        path=f"{_KEY}/rotate",
+        handler=rotate_key,
         scope=Scope.SERVICE,
+        needs_listed_address=True,
     ),
+    Operation(
+        name="revokeKey",
+        method="DELETE",
+        path=_KEY,
+        handler=revoke_key,
+        scope=Scope.SERVICE,
+        needs_listed_address=True,
+    ),
+    *access_lists.operations_below(_KEY, of="OfKey", find_holder=_find_holder),
 )

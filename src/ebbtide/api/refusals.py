@@ -47,6 +47,9 @@ CODES: dict[str, Code] = {
     "RESTORE_JOB_NOT_FOUND_IN_GROUP": Code(404, "No restore job with ID {0} exists in group {1}."),
     "API_KEY_NOT_FOUND": Code(400, "No API key {0} exists."),
     "API_KEY_ACCESS_LIST_NOT_FOUND": Code(404, "{0} is not on the access list of API key {1}."),
+    "ACCESS_LIST_NOT_FOUND": Code(404, "{0} is not on the access list of service account {1}."),
+    "SERVICE_ACCOUNT_NOT_FOUND": Code(404, "No service account {0} exists."),
+    "SERVICE_ACCOUNT_SECRET_NOT_FOUND": Code(404, "No secret {0} exists for service account {1}."),
     # query
     "INVALID_QUERY_PARAMETER": Code(400, "Query parameter {0} is invalid: expected {1}."),
     # body
@@ -85,7 +88,9 @@ CODES: dict[str, Code] = {
     "BAD_ACCESS_LIST_ADD_REQUEST": Code(
         400, "Each entry needs either an ipAddress or a cidrBlock, never both, in an array."
     ),
+    "DUPLICATE_ADDRESSES_IN_INPUT": Code(400, "{0} is in the request more than once."),
     # state
+    "ADDRESS_ALREADY_IN_ACCESS_LIST": Code(409, "{0} is on the access list of {1} already."),
     "CANNOT_RESTORE_TO_TARGET": Code(403, "Restoring into group {0} is not allowed to this API key."),
     "CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT": Code(
         409, "Snapshot {0} is not complete yet, so it cannot be restored."

@@ -14,8 +14,6 @@ from urllib.parse import quote
 
 from ebbtide.api.families import Family
 from ebbtide.backup.registration import RegistrationReport
-from ebbtide.domain.access import ApiKey, Grant
-from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event
@@ -91,9 +89,6 @@ class Addresses:
 
     def own_restore_job(self, group_id: GroupId, job_id: RestoreJobId) -> str:
         return f"{self.own_group(group_id)}/restoreJobs/{job_id}"
-
-    def key(self, public_key: str) -> str:
-        return f"{self.ebbtide}/keys/{quote(public_key, safe='')}"
 
     def download_v2(self, job: RestoreJob, key: str) -> str:
         return f"{self.external_url}/backup/restore/v2/pull/{job.id}/{link_key(key)}/{job.file_name}"
@@ -483,31 +478,3 @@ def event_document(event: Event) -> Document:
         actor=event.actor,
     )
 
-
-def key_document(key: ApiKey, *, addresses: Addresses) -> Document:
-    return {
-        "publicKey": key.public_key,
-        "description": key.description,
-        "created": iso_date(key.created),
-        "owner": key.owner,
-        "grants": [_grant(grant) for grant in key.grants],
-        "accessList": [_access_entry(entry) for entry in key.access_list],
-        "links": self_links(addresses.key(key.public_key)),
-    }
-
-
-def _grant(grant: Grant) -> Document:
-    return _present(role=grant.role.value, groupId=grant.group_id)
-
-
-def _access_entry(entry: AccessEntry) -> Document:
-    address, _, length = entry.cidr.partition("/")
-    is_single = length in ("32", "128") and (":" in address) == (length == "128")
-    return _present(
-        cidrBlock=entry.cidr,
-        ipAddress=address if is_single else None,
-        created=iso_date(entry.created),
-        lastUsed=_date_or_none(entry.last_used),
-        lastUsedAddress=entry.last_used_address,
-        count=entry.count,
-    )

@@ -105,6 +105,11 @@ def is_global_owner(caller: Caller) -> bool:
     return any(grant.role is Role.GLOBAL_OWNER for grant in caller.grants)
 
 
+def owns_something(caller: Caller) -> bool:
+    """Whether the caller owns the service or any group."""
+    return any(grant.role in _OWNERS for grant in caller.grants)
+
+
 def may_manage(caller: Caller, grants: Iterable[Grant]) -> bool:
     """Whether the caller may give out `grants`, and rule over the key or account that has them.
 

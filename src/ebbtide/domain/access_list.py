@@ -117,3 +117,9 @@ def site_of(address: Address) -> str:
     if address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((address, IPV6_SITE_BITS), strict=False))
+
+
+def single_address(cidr: str) -> str | None:
+    """The address of a network that has only one; None for any other."""
+    network = ipaddress.ip_network(cidr)
+    return str(network.network_address) if network.num_addresses == 1 else None

@@ -182,6 +182,13 @@ def test_keys_and_access_lists(service: Any) -> None:
         assert refused(answer) == (400, "BAD_ACCESS_LIST_ADD_REQUEST")
     answer = service.call("POST", f"{keys}/{mine[0]}/accessList", json=[{"cidrBlock": "10.0.0.1/8"}])
     assert refused(answer) == (400, "INVALID_IP_ADDRESS_OR_CIDR_NOTATION")
+    entries = f"{keys}/{mine[0]}/accessList"
+    assert refused(service.call("POST", entries, json=[{"cidrBlock": "127.0.0.1/32"}])) == (
+        409,
+        "ADDRESS_ALREADY_IN_ACCESS_LIST",
+    )
+    twice = [{"cidrBlock": "10.2.3.4/32"}, {"ipAddress": "10.2.3.4"}]
+    assert refused(service.call("POST", entries, json=twice)) == (400, "DUPLICATE_ADDRESSES_IN_INPUT")
     assert refused(service.call("POST", f"{keys}/zzzzzzzz/accessList", json=body)) == (
         400,
         "API_KEY_NOT_FOUND",

@@ -6,6 +6,7 @@ import pymongo
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from ebbtide.catalog.archives import ArchiveCollection
 from ebbtide.catalog.automated_restores import AutomatedRestoreCollection
 from ebbtide.catalog.clusters import ClusterCollection, HeadCollection
 from ebbtide.catalog.connection import (
@@ -55,6 +56,7 @@ class Catalog:
         self.schedules = ScheduleCollection(self._database)
         self.leases = LeaseCollection(self._database)
         self.prune_runs = PruneRunCollection(self._database)
+        self.archives = ArchiveCollection(self._database)
         self.damage = DamageCollection(self._database)
         self.repository_space = RepositorySpaceCollection(self._database)
         self.webhook_cursors = WebhookCursorCollection(self._database)

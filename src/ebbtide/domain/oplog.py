@@ -7,6 +7,7 @@ Slices may overlap (a merged one beside its parts, or what a worker wrote that h
 optimes are equal, and who reads skips what it has. A set has one history, so overlaps agree.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,7 +113,7 @@ def covered_ranges(slices: Iterable[OplogSlice]) -> tuple[OplogRange, ...]:
 def gap_ends(slices: Iterable[OplogSlice]) -> tuple[tuple[OpTime, OpTime], ...]:
     """Between which two entries something is missing, oldest first."""
     ranges = covered_ranges(slices)
-    return tuple((left.last, right.first) for left, right in zip(ranges, ranges[1:], strict=False))
+    return tuple((left.last, right.first) for left, right in itertools.pairwise(ranges))
 
 
 def choose_slices(

@@ -5,20 +5,23 @@ Nothing is decoded but where somebody asks for an optime: a walk over the length
 
 import struct
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from bson import decode
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 
+Document = dict[str, Any]
+
 ENTRY_BYTES_MAX = 16 * 1024 * 1024 + 64 * 1024
 """An entry holds a document of up to 16 MiB and some words around it; the server's own limit is 16 MiB + 16 KiB."""
 
 _ENTRY_BYTES_MIN = 5
 _LENGTH = struct.Struct("<i")
-_LAZY: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+_LAZY: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument, tz_aware=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +83,21 @@ def entry_starts(raw: bytes) -> list[int]:
 
 def optime_at(raw: bytes, start: int) -> OpTime:
     """The optime of the entry that begins at `start`. Raises ValueError where there is no entry."""
+    return OpTime.from_entry(_entry_at(raw, start))
+
+
+def wall_at(raw: bytes, start: int) -> datetime | None:
+    """When the entry that begins at `start` was made, by its primary's clock; None where it does not say."""
+    wall = _entry_at(raw, start).get("wall")
+    return wall if isinstance(wall, datetime) else None
+
+
+def _entry_at(raw: bytes, start: int) -> Document:
+    """The entry's top level: what it does is looked at by nobody here, and may be 16 MiB."""
     (length,) = _LENGTH.unpack_from(raw, start)
     try:
-        # Only the top level is looked at: what the entry does may be 16 MiB.
-        entry = decode(raw[start : start + length], _LAZY)
-        return OpTime.from_entry(entry)
+        document = RawBSONDocument(raw[start : start + length], _LAZY)
+        return {name: document.get(name) for name in ("ts", "t", "wall")}
     except InvalidBSON as error:
         raise ValueError(f"has an entry that is no BSON: {error}") from None
 

@@ -16,9 +16,11 @@ from ebbtide.catalog.tokens import SigningKey
 from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access_list import AccessEntry
+from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.job import JobState
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreEvent
 from ebbtide.domain.service_account import LiveToken
@@ -27,7 +29,7 @@ from ebbtide.domain.snapshot import SnapshotState
 Document = dict[str, Any]
 
 # Not a query: the caller wants every document, and there are few.
-WHOLE_COLLECTIONS = {"heads", "workers"}
+WHOLE_COLLECTIONS = {"heads", "workers", "archives"}
 
 
 SPACE = RepositorySpace(
@@ -117,6 +119,11 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.set_restore_target(
         cluster.id, restore_target=True, username="u", auth_source="admin", password=make.sealed
     )
+    catalog.archives.begin(ArchiveState(id=cluster.id, observed=now))
+    catalog.archives.update(cluster.id, source="m:1")
+    catalog.archives.want(cluster.id, OplogTimestamp(1, 2))
+    catalog.archives.find(cluster.id)
+    catalog.archives.list_all()
     catalog.damage.note(Damage(id=cluster.id, found=now, problem=""))
     catalog.damage.find(cluster.id)
     catalog.clusters.set_paused(cluster.id, True)

@@ -1,8 +1,8 @@
 """Compressors: processes that read, hash and compress pieces of files for the threads of one snapshot.
 
 One interpreter runs Python in one thread at a time, and handing that right over several times a block leaves
-processors idle. So a large snapshot has a child for each thread (`compressor_program`), asked once or twice for a
-piece of some MiB.
+processors idle. So a large snapshot has children (`compressor_program`), each asked for a piece of some MiB at a
+time.
 
 Invariants
   * the parent decides alone what is stored; a child writes nothing but the memory that both share
@@ -23,15 +23,15 @@ from typing import BinaryIO, Self
 
 import structlog
 
-from ebbtide.repository.block import BLOCK_ID_BYTES, block_count
+from ebbtide.repository.block import block_count
 from ebbtide.repository.compressor_program import (
     ANSWER,
+    BLOCK,
     FAILED,
     READY,
     REQUEST,
     SHORT,
-    STORED,
-    Stored,
+    PieceBlock,
     memory_bytes,
     read_exactly,
     write_all,
@@ -46,10 +46,9 @@ class CompressorLost(Exception):
 
 
 class Compressor:
-    """One child. One thread at a time uses it, for one piece at a time: `read`, then `compress` once."""
+    """One child. One thread at a time uses it."""
 
     def __init__(self, *, piece_bytes: int) -> None:
-        self.ids: list[bytes] = []
         self._is_ready = False
         self._memory = os.memfd_create("ebbtide-compressor", os.MFD_CLOEXEC)
         try:
@@ -79,44 +78,34 @@ class Compressor:
             self._is_ready = True
         return True
 
-    def read(self, path: Path, *, offset: int, length: int) -> Self | None:
-        """Itself with the `ids` of the piece's blocks; None where the file is gone or too short.
+    def read(
+        self, path: Path, *, offset: int, length: int, same_place: Sequence[bytes] = ()
+    ) -> list[PieceBlock] | None:
+        """The blocks of a piece, as `read_blocks` gives them; None where the file is gone or too short.
 
-        Raises CompressorLost, also where the file cannot be read.
+        Their stored bytes are views of one buffer, in which they stand end to end. Raises CompressorLost, also where
+        the file cannot be read.
         """
         name = os.fsencode(path)
-        self._send(REQUEST.pack(len(name), offset, length) + name)
-        status, count = self._answer()
+        request = REQUEST.pack(len(name), offset, length, len(same_place))
+        self._send(b"".join((request, name, *same_place)))
+        status, count, stored_bytes = ANSWER.unpack(self._receive(ANSWER.size))
+        if status == FAILED:
+            raise CompressorLost("it failed")
         if status == SHORT:
             return None
         if count != block_count(length):
             raise CompressorLost(f"it counted {count} blocks")
-        ids = self._receive(count * BLOCK_ID_BYTES)
-        self.ids = [
-            ids[start : start + BLOCK_ID_BYTES] for start in range(0, count * BLOCK_ID_BYTES, BLOCK_ID_BYTES)
-        ]
-        return self
+        return list(self._iter_blocks(count, stored_bytes))
 
-    def compress(self, indexes: Sequence[int]) -> list[Stored]:
-        """The stored form of these blocks of the piece, in ascending order. Raises CompressorLost."""
-        chosen = bytearray(len(self.ids))
-        for index in indexes:
-            chosen[index] = 1
-        self._send(chosen)
-        _, count = self._answer()
-        if count != len(indexes):
-            raise CompressorLost(f"it compressed {count} blocks")
-        lengths = list(STORED.iter_unpack(self._receive(count * STORED.size)))
-        total = sum(length for length, _ in lengths)
-        together = memoryview(os.pread(self._memory, total, 0))
-        if len(together) != total:
-            raise CompressorLost("its blocks are not all there")
-        stored: list[Stored] = []
-        start = 0
-        for length, crc in lengths:
-            stored.append((together[start : start + length], crc))
+    def _iter_blocks(self, count: int, stored_bytes: int) -> Iterator[PieceBlock]:
+        start = count * BLOCK.size
+        answer = memoryview(os.pread(self._memory, start + stored_bytes, 0))
+        for identity, length, crc in BLOCK.iter_unpack(answer[:start]):
+            yield PieceBlock(identity, answer[start : start + length], crc)
             start += length
-        return stored
+        if start != len(answer):
+            raise CompressorLost("its blocks are not all there")
 
     def close(self) -> None:
         """End the child and forget the shared memory."""
@@ -151,12 +140,6 @@ class Compressor:
             raise CompressorLost("it ended")
         return data
 
-    def _answer(self) -> tuple[int, int]:
-        status, count = ANSWER.unpack(self._receive(ANSWER.size))
-        if status == FAILED:
-            raise CompressorLost("it failed")
-        return status, count
-
 
 class Compressors:
     """Up to `count` children for the threads of one snapshot; with 0 there are none. Leaving the `with` ends them."""
@@ -164,9 +147,10 @@ class Compressors:
     def __init__(self, count: int, *, piece_bytes: int) -> None:
         self._count = count
         self._piece_bytes = piece_bytes
-        self._idle: list[Compressor] = []
         self._all: list[Compressor] = []
-        self._lock = threading.Lock()
+        self._idle: list[Compressor] = []
+        self._lent_count = 0
+        self._changed = threading.Condition()
 
     def __enter__(self) -> Self:
         try:
@@ -185,27 +169,47 @@ class Compressors:
 
     @contextmanager
     def borrow(self) -> Iterator[Compressor | None]:
-        """A child that is ready, or None. One that is lost while it is lent is not lent again."""
+        """A child that is ready; waits where all are lent. None where there is none, or none has come up yet.
+
+        One that is lost while it is lent is not lent again.
+        """
         compressor = self._take()
+        is_lost = True
         try:
             yield compressor
-        except BaseException as error:
-            # Whatever broke off the talk with the child: its next answer would be that to another question.
+            is_lost = False
+        finally:
             if compressor is not None:
-                _log.warning("compressor.lost", problem=str(error) or type(error).__name__)
-            raise
-        if compressor is not None:
-            with self._lock:
-                self._idle.append(compressor)
+                self._give_back(compressor, is_lost=is_lost)
 
     def _take(self) -> Compressor | None:
-        with self._lock:
-            for compressor in list(self._idle):
-                try:
-                    if compressor.is_ready():
-                        self._idle.remove(compressor)
-                        return compressor
-                except CompressorLost as lost:
-                    _log.warning("compressor.lost", problem=str(lost))
-                    self._idle.remove(compressor)
+        with self._changed:
+            while True:
+                found = self._find_ready()
+                if found is not None:
+                    self._idle.remove(found)
+                    self._lent_count += 1
+                    return found
+                if self._lent_count == 0:
+                    return None
+                self._changed.wait()
+
+    def _find_ready(self) -> Compressor | None:
+        for compressor in list(self._idle):
+            try:
+                if compressor.is_ready():
+                    return compressor
+            except CompressorLost as lost:
+                _log.warning("compressor.lost", problem=str(lost))
+                self._idle.remove(compressor)
         return None
+
+    def _give_back(self, compressor: Compressor, *, is_lost: bool) -> None:
+        """Whatever broke off the talk with a child, its next answer would be that to another question."""
+        with self._changed:
+            self._lent_count -= 1
+            if is_lost:
+                _log.warning("compressor.lost", problem="its piece is done without it")
+            else:
+                self._idle.append(compressor)
+            self._changed.notify_all()

@@ -2,11 +2,13 @@
 
 Started by `repository.compressor`, which is the other end of its pipes; one thread, no state but the piece in hand.
 
-    parent → child   path length u32 | offset u64 | length u32 | path        read and hash a piece
-    child → parent   status u8 | count u32 | ids, 16 bytes each               (little-endian, over its pipes)
-    parent → child   one byte a block: 1 for those to compress
-    child → parent   status u8 | count u32 | (stored length u32, CRC u32) each
-                     the stored bytes, one after another, are in the memory that both share
+    parent → child   path length u32 | offset u64 | length u32 | count u32 | path | that many ids, 16 bytes each
+    child → parent   status u8 | count u32 | stored length of all u32              (little-endian, over its pipes)
+                     in the memory that both share: an id, a stored length u32 and a CRC u32 for each block, then
+                     the stored bytes, one after another
+
+The ids that it is told are those of the blocks that the parent snapshot has at these places. A block that is equal, or
+that the piece had before, gets the stored length 0.
 
 It writes nothing but the shared memory and its pipe, and imports little: a snapshot waits for its start.
 Crash: it ends with its parent's pipe.
@@ -17,12 +19,13 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from ebbtide.repository.block import (
     BLOCK_BYTES,
+    BLOCK_ID_BYTES,
     STORED_EXCESS_MAX,
     block_count,
     block_id,
@@ -33,32 +36,43 @@ from ebbtide.repository.gzip_member import Buffer
 
 READY = b"+"
 OK, SHORT, FAILED = 0, 1, 2
-REQUEST = struct.Struct("<IQI")
-ANSWER = struct.Struct("<BI")
-STORED = struct.Struct("<II")
-
-Stored = tuple[Buffer, int]
-"""The stored bytes of a block and their CRC."""
+REQUEST = struct.Struct("<IQII")
+ANSWER = struct.Struct("<BII")
+BLOCK = struct.Struct(f"<{BLOCK_ID_BYTES}sII")
 
 
-class PieceInHand:
-    """A piece that was read: the ids of its blocks, and their stored form on demand. Here, in this thread."""
+class PieceBlock(NamedTuple):
+    """A block of a piece: its id, its stored bytes and their CRC. They are empty where it is stored already."""
 
-    def __init__(self, data: Buffer) -> None:
-        self._view = memoryview(data)
-        self.ids = [block_id(self._block(index)) for index in range(block_count(len(self._view)))]
+    id: bytes
+    stored: Buffer
+    crc: int
 
-    def compress(self, indexes: Sequence[int]) -> list[Stored]:
-        """The stored form of these blocks, in that order."""
-        stored = [encode_block(self._block(index)) for index in indexes]
-        return [(one, stored_crc(one)) for one in stored]
 
-    def _block(self, index: int) -> memoryview:
-        return self._view[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+def read_blocks(
+    piece: memoryview, same_place: Sequence[bytes], is_known: Callable[[bytes], bool] = lambda _: False
+) -> Iterator[PieceBlock]:
+    """The blocks of a piece, in order. Not compressed are those whose id is known, equal to that in `same_place`, or
+    that of an earlier block of the piece."""
+    seen: set[bytes] = set()
+    for index in range(block_count(len(piece))):
+        block = piece[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
+        identity = block_id(block)
+        is_same = index < len(same_place) and same_place[index] == identity
+        if is_same or identity in seen or is_known(identity):
+            yield PieceBlock(identity, b"", 0)
+        else:
+            seen.add(identity)
+            stored = encode_block(block)
+            yield PieceBlock(identity, stored, stored_crc(stored))
 
 
 def memory_bytes(piece_bytes: int) -> int:
-    return piece_bytes + block_count(piece_bytes) * STORED_EXCESS_MAX
+    return piece_bytes + block_count(piece_bytes) * (BLOCK.size + STORED_EXCESS_MAX)
+
+
+def split_ids(ids: bytes) -> list[bytes]:
+    return [ids[start : start + BLOCK_ID_BYTES] for start in range(0, len(ids), BLOCK_ID_BYTES)]
 
 
 def write_all(pipe: BinaryIO, data: Buffer | bytearray) -> None:
@@ -97,32 +111,26 @@ def _serve_piece(requests: BinaryIO, answers: BinaryIO, buffer: memoryview, shar
     header = read_exactly(requests, REQUEST.size)
     if header is None:
         return False
-    name_bytes, offset, length = REQUEST.unpack(header)
+    name_bytes, offset, length, count = REQUEST.unpack(header)
     name = read_exactly(requests, name_bytes)
-    if name is None:
+    same_place = read_exactly(requests, count * BLOCK_ID_BYTES)
+    if name is None or same_place is None:
         return False
+    piece = buffer[:length]
     try:
-        whole = read_into(Path(os.fsdecode(name)), buffer[:length], offset=offset)
+        whole = read_into(Path(os.fsdecode(name)), piece, offset=offset)
     except OSError:
-        write_all(answers, ANSWER.pack(FAILED, 0))
+        write_all(answers, ANSWER.pack(FAILED, 0, 0))
         return True
     if not whole:
-        write_all(answers, ANSWER.pack(SHORT, 0))
+        write_all(answers, ANSWER.pack(SHORT, 0, 0))
         return True
-    piece = PieceInHand(buffer[:length])
-    write_all(answers, ANSWER.pack(OK, len(piece.ids)) + b"".join(piece.ids))
-    chosen = read_exactly(requests, len(piece.ids))
-    if chosen is None:
-        return False
-    answer = []
-    start = 0
-    for index, is_chosen in enumerate(chosen):
-        if is_chosen:
-            ((stored, crc),) = piece.compress([index])
-            shared[start : start + len(stored)] = stored
-            start += len(stored)
-            answer.append(STORED.pack(len(stored), crc))
-    write_all(answers, ANSWER.pack(OK, len(answer)) + b"".join(answer))
+    begin = end = block_count(length) * BLOCK.size
+    for index, block in enumerate(read_blocks(piece, split_ids(same_place))):
+        shared[end : end + len(block.stored)] = block.stored
+        end += len(block.stored)
+        BLOCK.pack_into(shared, index * BLOCK.size, block.id, len(block.stored), block.crc)
+    write_all(answers, ANSWER.pack(OK, block_count(length), end - begin))
     return True
 
 

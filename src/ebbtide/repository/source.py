@@ -10,16 +10,16 @@ Bound: a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks.
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.errors import IntegrityError, ObjectNotFound, SnapshotUnusable
-from ebbtide.repository.block import BLOCK_BYTES
-from ebbtide.repository.compressor import Compressor, CompressorLost, Compressors
-from ebbtide.repository.compressor_program import PieceInHand, read_into
+from ebbtide.repository.block import BLOCK_BYTES, block_count
+from ebbtide.repository.compressor import CompressorLost, Compressors
+from ebbtide.repository.compressor_program import PieceBlock, read_blocks, read_into
 from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, FileStat, Stretch
 from ebbtide.repository.recipe import STRETCH_BYTES, BlockPlace
@@ -206,36 +206,53 @@ def read_unit(unit: list[Piece], compressors: Compressors) -> list[tuple[Piece, 
 
 
 def _read_piece(piece: Piece, compressors: Compressors) -> list[ReadBlock] | None:
+    stretch_index, stretch_offset = divmod(piece.offset, STRETCH_BYTES)
+    first_block = stretch_offset // BLOCK_BYTES
+    in_stretch = piece.file.parent_blocks(stretch_index)
+    same_place = [
+        in_stretch[index]
+        for index in range(first_block, first_block + block_count(piece.length))
+        if index in in_stretch
+    ]
+    blocks = _read_blocks(piece, [identity for identity, _ in same_place], compressors)
+    return None if blocks is None else _find_places(piece.file, blocks, same_place)
+
+
+def _read_blocks(
+    piece: Piece, same_place: Sequence[bytes], compressors: Compressors
+) -> Iterable[PieceBlock] | None:
     path = piece.file.source.absolute
     if piece.length >= COMPRESSOR_PIECE_BYTES_MIN:
         try:
             with compressors.borrow() as compressor:
                 if compressor is not None:
-                    read = compressor.read(path, offset=piece.offset, length=piece.length)
-                    return None if read is None else _take_blocks(piece, read)
+                    return compressor.read(
+                        path, offset=piece.offset, length=piece.length, same_place=same_place
+                    )
         except CompressorLost:
             pass  # once more, in this thread, which also tells best what is wrong with the file
-    buffer = bytearray(piece.length)
+    buffer = memoryview(bytearray(piece.length))
     try:
-        if not read_into(path, memoryview(buffer), offset=piece.offset):
+        if not read_into(path, buffer, offset=piece.offset):
             return None
     except OSError as error:
         raise SnapshotUnusable(f"{path} cannot be read: {error.strerror}") from error
-    return _take_blocks(piece, PieceInHand(memoryview(buffer)))
+    return read_blocks(buffer, same_place, is_known=piece.file.known.__contains__)
 
 
-def _take_blocks(piece: Piece, read: PieceInHand | Compressor) -> list[ReadBlock]:
-    """Look up the blocks of a piece that was read, and compress those that are not stored yet."""
-    stretch_index, stretch_offset = divmod(piece.offset, STRETCH_BYTES)
-    same_place = piece.file.parent_blocks(stretch_index)
-    known = piece.file.known
-    first_block = stretch_offset // BLOCK_BYTES
-    places: list[BlockPlace | None] = []
-    for index, identity in enumerate(read.ids):
-        parent_id, place = same_place.get(first_block + index, (b"", None))
-        places.append(place if parent_id == identity else known.get(identity))
-    stored = iter(read.compress([index for index, place in enumerate(places) if place is None]))
-    return [
-        ReadBlock(identity, place, *((b"", 0) if place is not None else next(stored)))
-        for identity, place in zip(read.ids, places, strict=True)
-    ]
+def _find_places(
+    file: ReadFile, blocks: Iterable[PieceBlock], same_place: Sequence[tuple[bytes, BlockPlace]]
+) -> list[ReadBlock]:
+    """Where the blocks of a piece are stored, or, where they are not, what to store."""
+    first_of_its_kind: dict[bytes, PieceBlock] = {}
+    found = []
+    for index, block in enumerate(blocks):
+        parent_id, place = same_place[index] if index < len(same_place) else (b"", None)
+        if parent_id != block.id:
+            place = file.known.get(block.id)
+        if place is not None:
+            found.append(ReadBlock(block.id, place, b"", 0))
+        else:
+            new = first_of_its_kind.setdefault(block.id, block)
+            found.append(ReadBlock(block.id, None, new.stored, new.crc))
+    return found

@@ -1,12 +1,12 @@
 """Storing the files of one snapshot: what the parent snapshot does not have goes into packs, in file order.
 
-Worker threads (`source`), each with a process beside it where there is much to read (`compressor`), read,
-hash and compress units of a few MiB; the calling thread takes their results in file order, decides where each
-block is and fills one pack after another; other threads hand full ones to the storage. Only the calling thread places blocks, so the same files and the same parent always give the same
-recipes.
+Worker threads (`source`), with processes beside them where there is much to read (`compressor`), read, hash and
+compress units of a few MiB; the calling thread takes their results in file order, decides where each block is and
+fills one pack after another; other threads hand full ones to the storage. Only the calling thread places blocks, so
+the same files and the same parent always give the same recipes.
 
-Bounds: three packs and WINDOW_UNITS_PER_THREAD units a thread are in memory, RECIPES_PENDING_BYTES_MAX of
-recipes wait for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2
+Bounds: three packs are in memory, and the units that are being read with UNITS_READ_PER_THREAD more a thread;
+RECIPES_PENDING_BYTES_MAX of recipes wait for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2
 GiB of the parent's file, then its own): beyond that only "same place" finds a block again. No other file's
 hashes are in memory, but for the few small files of the units under way.
 
@@ -46,8 +46,11 @@ from ebbtide.repository.source import SourceFile as SourceFile
 from ebbtide.repository.source import is_unchanged as is_unchanged
 from ebbtide.repository.source import stat_file as stat_file
 
-WINDOW_UNITS_PER_THREAD = 2
-"""Units under way per thread: they bridge the time in which a finished pack is made durable."""
+UNITS_READ_PER_THREAD = 1
+"""Units beyond those that are being read: they bridge the time in which a finished pack is made durable."""
+
+ASKERS_PER_COMPRESSOR = 2
+"""Threads that ask a child: while one takes its answer apart, the child works for the other one."""
 
 PACKS_UNDER_WAY_MAX = 2
 """Finished packs being made durable while the next one fills: one alone keeps the compressors waiting, a third
@@ -112,12 +115,13 @@ def store_files(
     to_read = writing.iter_files_to_read(sources, parent=parent, full_read=full_read)
     to_be_read = bytes_to_read(sources, parent=parent, full_read=full_read)
     helpers = threads if to_be_read >= COMPRESSORS_FROM_BYTES else 0
+    askers = ASKERS_PER_COMPRESSOR * helpers or threads
     with Compressors(helpers, piece_bytes=UNIT_BYTES) as compressors:
         units = map_ordered(
             partial(_read_when_allowed, before_read, compressors),
             iter_units(to_read),
-            threads=threads,
-            window=threads * WINDOW_UNITS_PER_THREAD,
+            threads=askers,
+            window=askers + threads * UNITS_READ_PER_THREAD,
             check_cancelled=check_cancelled,
         )
         with closing(units):

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Self
@@ -11,9 +12,9 @@ import pytest
 
 from ebbtide.domain.progress import NoProgress
 from ebbtide.repository import source, writer
-from ebbtide.repository.block import BLOCK_BYTES, decode_block, stored_crc
+from ebbtide.repository.block import BLOCK_BYTES, block_id, decode_block, stored_crc
 from ebbtide.repository.compressor import Compressor, CompressorLost, Compressors
-from ebbtide.repository.compressor_program import PieceInHand
+from ebbtide.repository.compressor_program import read_blocks
 from ebbtide.repository.repository import never_cancelled
 from ebbtide.repository.verify import verify_snapshot
 from ebbtide.testing.snapshots import new_store, read_tree, restore, take, write_tree
@@ -51,16 +52,30 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_compressor_answers_as_the_thread_itself_would(compressor: Compressor, file: Path) -> None:
     for offset, length in ((0, PIECE_BYTES), (BLOCK_BYTES, PIECE_BYTES - 7), (5 * BLOCK_BYTES, 1)):
-        here = PieceInHand(file.read_bytes()[offset : offset + length])
+        here = list(read_blocks(memoryview(file.read_bytes()[offset : offset + length]), []))
         there = compressor.read(file, offset=offset, length=length)
         assert there is not None
-        assert here.ids == there.ids
-        chosen = list(range(0, len(here.ids), 2))
+        assert [block.id for block in here] == [block.id for block in there]
         # Not compared byte by byte: isal finds other matches when its memory held something else before.
-        for index, (stored, crc) in zip(chosen, there.compress(chosen), strict=True):
+        for index, block in enumerate(there):
             plain_bytes = min(BLOCK_BYTES, length - index * BLOCK_BYTES)
-            decode_block(stored, plain_bytes=plain_bytes, expected_id=here.ids[index], object_name="a piece")
-            assert stored_crc(stored) == crc
+            decode_block(block.stored, plain_bytes=plain_bytes, expected_id=block.id, object_name="a piece")
+            assert stored_crc(block.stored) == block.crc
+
+
+def test_what_is_stored_at_its_place_or_came_before_is_not_compressed(
+    compressor: Compressor, tmp_path: Path
+) -> None:
+    one, two, three = (random.Random(seed).randbytes(BLOCK_BYTES) for seed in range(3))
+    path = tmp_path / "a.wt"
+    path.write_bytes(one + two + one + three)
+    parent = [block_id(two), block_id(two)]
+    there = compressor.read(path, offset=0, length=4 * BLOCK_BYTES, same_place=parent)
+    here = list(read_blocks(memoryview(path.read_bytes()), parent))
+    for blocks in (there, here):
+        assert blocks is not None
+        assert [block_id(one), block_id(two), block_id(one), block_id(three)] == [b.id for b in blocks]
+        assert [bool(block.stored) for block in blocks] == [True, False, False, True]
 
 
 def test_blocks_that_cannot_be_compressed_fit_the_shared_memory(
@@ -70,7 +85,7 @@ def test_blocks_that_cannot_be_compressed_fit_the_shared_memory(
     path.write_bytes(random.Random(1).randbytes(PIECE_BYTES))
     read = compressor.read(path, offset=0, length=PIECE_BYTES)
     assert read is not None
-    assert sum(len(stored) for stored, _ in read.compress(range(8))) > PIECE_BYTES
+    assert sum(len(block.stored) for block in read) > PIECE_BYTES
 
 
 def test_a_file_that_is_gone_or_too_short_is_no_error(compressor: Compressor, file: Path) -> None:
@@ -103,6 +118,40 @@ def test_one_that_is_lost_while_it_is_lent_is_not_lent_again(file: Path) -> None
             lent.read(file, offset=0, length=1)
         with compressors.borrow() as lent:
             assert lent is None
+
+
+def test_who_finds_all_of_them_lent_waits_for_one(file: Path) -> None:
+    with Compressors(1, piece_bytes=PIECE_BYTES) as compressors, ThreadPoolExecutor(4) as threads:
+        wait_until_ready(compressors._all[0])
+
+        def read(number: int) -> bytes:
+            with compressors.borrow() as lent:
+                if lent is None:
+                    raise AssertionError("it is ready, and lives")
+                blocks = lent.read(file, offset=number * BLOCK_BYTES, length=BLOCK_BYTES)
+            return blocks[0].id if blocks else b""
+
+        content = file.read_bytes()
+        expected = [block_id(content[n * BLOCK_BYTES : (n + 1) * BLOCK_BYTES]) for n in range(20)]
+        assert expected == list(threads.map(read, range(20)))
+
+
+def test_who_waits_for_one_that_is_lost_goes_on_without(file: Path) -> None:
+    with Compressors(1, piece_bytes=PIECE_BYTES) as compressors, ThreadPoolExecutor(1) as threads:
+        wait_until_ready(compressors._all[0])
+
+        def borrow() -> Compressor | None:
+            with compressors.borrow() as lent:
+                return lent
+
+        with pytest.raises(CompressorLost), compressors.borrow() as lent:  # noqa: PT012 — the loss is inside
+            waiting = threads.submit(borrow)
+            if lent is None:
+                raise AssertionError("it was ready")
+            lent._process.kill()
+            lent._process.wait()
+            lent.read(file, offset=0, length=1)
+        assert waiting.result(60) is None
 
 
 def prompt(then: Callable[[Compressor], None]) -> type[Compressors]:

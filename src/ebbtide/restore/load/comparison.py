@@ -1,0 +1,205 @@
+"""Comparing what is on the target with its source: documents, options, UUIDs, indexes, views.
+
+The content digest of a collection is the sum, modulo 2²⁵⁶, of the BLAKE3 hashes of its documents' bytes: it does not
+depend on their order, so both sides are read in natural order, as fast as their disks go, whatever their `_id`s are. It
+tells accidents, not an adversary who crafts documents. The server's own `dbHash` is not used: it locks the database
+against writers as long as it runs, cannot be watched or stopped, and reads in the order of `_id`.
+
+Call it before `start_expiry`: what expires is compared while nothing deletes it, and its TTL indexes are not yet there.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from blake3 import blake3
+from pymongo.collection import Collection
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import ReadPreference
+
+from ebbtide.domain.automated_restore import Comparison
+from ebbtide.mongod.deployment import translated_errors
+from ebbtide.restore.load.batches import as_batch
+from ebbtide.restore.load.inventory import RAW, Client, Held, Index, Inventory, Raw, read_inventory
+from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, PlannedView
+
+_CHECK_SECONDS = 0.5
+_PAIRS = 2
+"""Collections at once; each is read on both sides at the same time."""
+
+_MODULUS = 1 << 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digest:
+    """The content of a collection. `value` is None where only documents were counted."""
+
+    documents: int
+    size_bytes: int
+    value: int | None
+
+
+def compare(
+    source: Client,
+    target: Client,
+    plan: LoadPlan,
+    *,
+    check: Callable[[], None],
+    digests: bool = True,
+    on_compared: Callable[[str, int], None] = lambda _namespace, _documents: None,
+) -> Comparison:
+    """Every difference is named, by namespace and what differs, never with data.
+
+    Without `digests` documents are counted only. `on_compared` gets each namespace of the source with its documents,
+    from the caller's thread. Raises Unreachable, DeploymentError, and what `check` raises.
+    """
+    differences = list(iter_catalog_differences(plan, read_inventory(target)))
+    documents = 0
+    with translated_errors("comparing"):
+        for planned, ours, theirs in _Comparing(source, target, digests).iter_pairs(plan, check):
+            documents += ours.documents
+            differences += _content_differences(planned, ours, theirs)
+            on_compared(planned.namespace, ours.documents)
+    return Comparison(
+        collections=len(plan.collections),
+        documents=documents,
+        digested=len(plan.collections) if digests else 0,
+        is_digest_skipped=not digests,
+        differences=tuple(differences),
+    )
+
+
+def _content_differences(planned: PlannedCollection, source: Digest, target: Digest) -> Iterator[str]:
+    if source.documents != target.documents:
+        yield f"{planned.namespace}: {target.documents} documents instead of {source.documents}"
+    elif source != target:
+        yield f"{planned.namespace}: the same number of documents, but another content"
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+class _Comparing:
+    def __init__(self, source: Client, target: Client, digests: bool) -> None:
+        self._source = source
+        self._target = target
+        self._digests = digests
+        self._stopping = threading.Event()
+
+    def iter_pairs(
+        self, plan: LoadPlan, check: Callable[[], None]
+    ) -> Iterator[tuple[PlannedCollection, Digest, Digest]]:
+        """Each collection with its digests on the source and on the target, in the order in which they come."""
+        todo = sorted(plan.collections, key=lambda planned: planned.held.size_bytes, reverse=True)
+        with ThreadPoolExecutor(_PAIRS, "compare") as pairs, ThreadPoolExecutor(_PAIRS, "compare") as others:
+            waiting = {pairs.submit(self._pair, planned, others) for planned in todo}
+            try:
+                while waiting:
+                    check()
+                    done, waiting = wait(waiting, timeout=_CHECK_SECONDS, return_when=FIRST_EXCEPTION)
+                    for pair in done:
+                        yield pair.result()
+            finally:
+                self._stopping.set()
+
+    def _pair(
+        self, planned: PlannedCollection, others: ThreadPoolExecutor
+    ) -> tuple[PlannedCollection, Digest, Digest]:
+        held = planned.held
+        source = self._source[held.database].get_collection(held.name, codec_options=RAW)
+        target = self._target[planned.target[0]].get_collection(
+            planned.target[1],
+            codec_options=RAW,
+            read_concern=ReadConcern("majority"),
+            read_preference=ReadPreference.PRIMARY,
+        )
+        other: Future[Digest] = others.submit(self._digest, source)
+        ours = self._digest(target)
+        return planned, other.result(), ours
+
+    def _digest(self, collection: Collection[Any]) -> Digest:
+        if not self._digests:
+            return Digest(documents=self._count(collection), size_bytes=0, value=None)
+        documents = size_bytes = value = 0
+        with collection.find_raw_batches({}, no_cursor_timeout=True) as batches:
+            for raw in batches:
+                if self._stopping.is_set():
+                    raise _Stopped
+                batch = as_batch(bytes(raw))
+                documents += batch.count
+                size_bytes += len(batch.raw)
+                value = (value + _sum_of_hashes(batch.raw, batch.starts)) % _MODULUS
+        return Digest(documents=documents, size_bytes=size_bytes, value=value)
+
+    def _count(self, collection: Collection[Any]) -> int:
+        """By reading them all: the server's books may be wrong after a crash."""
+        found = list(collection.aggregate([{"$count": "documents"}]))
+        return int(found[0]["documents"]) if found else 0
+
+
+class _Stopped(Exception):
+    """The caller wants no more, or another collection could not be read."""
+
+
+def _sum_of_hashes(raw: bytes, starts: tuple[int, ...]) -> int:
+    view, from_bytes = memoryview(raw), int.from_bytes
+    return sum(from_bytes(blake3(view[first:end]).digest(), "little") for first, end in pairwise(starts))
+
+
+# --- everything else --------------------------------------------------------------------------------------------------
+
+
+def iter_catalog_differences(plan: LoadPlan, target: Inventory) -> Iterator[str]:
+    """What is not as planned in options, UUIDs, indexes and views, as long as nothing expires."""
+    for planned in plan.collections:
+        found = target.held.get(planned.target_namespace)
+        if found is None:
+            yield f"{planned.namespace}: does not exist"
+        else:
+            yield from _collection_differences(planned, found)
+    for view in plan.views:
+        yield from _view_differences(view, target.held.get(".".join(view.target)))
+
+
+def _collection_differences(planned: PlannedCollection, found: Held) -> Iterator[str]:
+    name = planned.namespace
+    if planned.uuid is not None and found.uuid != planned.uuid:
+        yield f"{name}: another UUID"
+    for option in _differing(planned.creation_options, found.options):
+        yield f"{name}: option {option}"
+    if planned.held.id_index is not None and _differing(planned.held.id_index, found.id_index or {}):
+        yield f"{name}: the index on _id"
+    wanted, there = _by_name(planned.plain_indexes), _by_name(found.indexes)
+    for index in sorted(wanted.keys() | there.keys()):
+        if index not in there or there[index].is_unfinished:
+            yield f"{name}: no index {index}"
+        elif index not in wanted:
+            yield f"{name}: an index {index} too many"
+        else:
+            for field in _differing(wanted[index].specification, there[index].specification):
+                yield f"{name}: {field} of index {index}"
+
+
+def _view_differences(view: PlannedView, found: Held | None) -> Iterator[str]:
+    if found is None or found.kind is not view.held.kind:
+        yield f"{view.namespace}: the view does not exist"
+    elif "viewOn" in found.options:
+        for option in _differing(view.options, found.options):
+            yield f"{view.namespace}: {option} of the view"
+
+
+def _by_name(indexes: tuple[Index, ...]) -> dict[str, Index]:
+    return {index.name: index for index in indexes if not index.is_inherent}
+
+
+def _differing(wanted: Raw, found: Raw) -> list[str]:
+    """Fields that are not the same on both sides; their order counts within, not between them."""
+    missing = object()
+    return sorted(
+        field
+        for field in {*wanted, *found} - {"ns"}
+        if wanted.get(field, missing) != found.get(field, missing)
+    )

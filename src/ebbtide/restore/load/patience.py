@@ -1,0 +1,63 @@
+"""Trying again through elections and lost connections, for a bounded time at a stretch."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+
+T = TypeVar("T")
+
+OUTAGE_SECONDS_MAX = 120.0
+"""How long a target may be without a primary before the attempt ends; the job tries again later."""
+
+PAUSE_SECONDS = 0.5
+
+# InterruptedAtShutdown, InterruptedDueToReplStateChange, NotWritablePrimary, NotPrimaryNoSecondaryOk,
+# NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, HostNotFound, NetworkTimeout,
+# WriteConflict, LockTimeout, MaxTimeMSExpired, WriteConcernFailed (wtimeout), ExceededTimeLimit, TemporarilyUnavailable,
+# TransactionTooLargeForCache (dirty pages fill the cache), IndexBuildAborted, IndexBuildAlreadyInProgress,
+# BackgroundOperationInProgressForNamespace, ReadConcernMajorityNotAvailableYet, InterruptedDueToStorageChange
+_PASSING_CODES = frozenset(
+    {11600, 11602, 10107, 13435, 13436, 189, 91, 6, 7, 89, 112, 24, 50, 64, 262, 365, 388, 276, 378, 12587}
+    | {134, 355}
+)
+
+
+def is_passing(error: PyMongoError) -> bool:
+    """Whether such an error goes away by itself, so that the same command may be sent again."""
+    if isinstance(error, ConnectionFailure) or error.has_error_label("RetryableWriteError"):
+        return True
+    return isinstance(error, OperationFailure) and error.code in _PASSING_CODES
+
+
+def is_passing_code(code: int) -> bool:
+    """The same, for the code of a refused write."""
+    return code in _PASSING_CODES
+
+
+class Patience:
+    """One stretch of trying: `pause` is called after each failure, and raises the error where it is time to give up.
+
+    `check` is called during each pause, and may raise.
+    """
+
+    def __init__(self, check: Callable[[], None], *, seconds: float = OUTAGE_SECONDS_MAX) -> None:
+        self._check = check
+        self._deadline = time.monotonic() + seconds
+
+    def pause(self, error: PyMongoError) -> None:
+        if not is_passing(error) or time.monotonic() > self._deadline:
+            raise error
+        self._check()
+        time.sleep(PAUSE_SECONDS)
+
+
+def persist(operation: Callable[[], T], *, check: Callable[[], None]) -> T:
+    """The answer of an operation that may safely be made twice. Raises PyMongo's errors that do not pass."""
+    patience = Patience(check)
+    while True:
+        try:
+            return operation()
+        except PyMongoError as error:
+            patience.pause(error)

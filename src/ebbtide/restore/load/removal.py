@@ -1,0 +1,58 @@
+"""Removing from the target what the plan names.
+
+Crash: some of it is gone. Removing again removes the rest: what is not there any more is no error.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from ebbtide.mongod.deployment import translated_errors
+from ebbtide.restore.load.inventory import BUCKETS, Client
+from ebbtide.restore.load.patience import persist
+from ebbtide.restore.load.plan import LoadPlan
+
+_NAMESPACE_NOT_FOUND = 26
+_MAJORITY: dict[str, Any] = {"writeConcern": {"w": "majority", "wtimeout": 30_000}}
+
+
+def execute_removal(
+    target: Client,
+    plan: LoadPlan,
+    *,
+    check: Callable[[], None],
+    on_removed: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Drop every namespace of the plan's removals, then the databases of which nothing stays.
+
+    `on_removed` gets each namespace as it is gone from a majority of the members. Raises Unreachable, DeploymentError.
+    """
+    with translated_errors("removing what is replaced"):
+        for removal in plan.removals:
+            check()
+            persist(lambda ns=removal.namespace: _drop(target, ns), check=check)  # type: ignore[misc]
+            on_removed(removal.namespace)
+        for database in plan.dropped_databases:
+            check()
+            persist(lambda name=database: _drop_database(target, name), check=check)  # type: ignore[misc]
+
+
+def _drop(target: Client, namespace: str) -> None:
+    database, _, name = namespace.partition(".")
+    drop_namespace(target, database, name)
+    # Dropping a time series drops its buckets; these may have been left without their view.
+    drop_namespace(target, database, f"{BUCKETS}{name}")
+
+
+def drop_namespace(target: Client, database: str, name: str) -> None:
+    """Raises PyMongo's errors, but none where it does not exist."""
+    try:
+        target[database].command("drop", name, **_MAJORITY)
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_NOT_FOUND:
+            raise
+
+
+def _drop_database(target: Client, name: str) -> None:
+    target[name].command("dropDatabase", 1, **_MAJORITY)

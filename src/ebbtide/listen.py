@@ -57,6 +57,16 @@ def resolve_listen(settings: Settings) -> Listen:
     return listen
 
 
+def plain_http_warning(listen: Listen) -> str | None:
+    """What whoever starts this must know, where plain HTTP leaves the machine."""
+    if listen.is_loopback or listen.has_tls:
+        return None
+    return (
+        f"PLAIN HTTP ON {listen.host}: anyone on the way can read the backups, and take over what is logged in. "
+        "Give --tls-certificate and --tls-key, or listen on 127.0.0.1 behind a TLS proxy"
+    )
+
+
 def external_url(settings: Settings, listen: Listen) -> str:
     """What links begin with, without a slash at the end."""
     return (settings.text("api.external_url") or listen.url).rstrip("/")

@@ -71,6 +71,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("api.tls_certificate_file", str | None, None, "path of a PEM file", "Certificate chain of the API; with `api.tls_key_file`."),
     _setting("api.tls_key_file", str | None, None, "path of a PEM file", "Private key of that certificate."),
     _setting("api.allow", list[str], [], "list of addresses or CIDR blocks", "Added to the owner key's access list when the first start creates it."),
+    _setting("api.trusted_proxies", list[str], [], "list of addresses or CIDR blocks", "Proxies whose `X-Forwarded-For` is believed; no other's ever is."),
     _setting("api.body_bytes_max", _at_least(int, 1024), 1024 * 1024, "bytes, at least 1024", "Larger request bodies are refused with 413."),
     _setting("api.caller_requests_per_minute", _at_least(int, 0), 30_000, "number; 0: no limit", "Calls of one key or service account; more get 429. Each API process counts for itself."),
     _setting("api.group_requests_per_minute", _at_least(int, 0), 60_000, "number; 0: no limit", "Calls about one project, by all of its callers together."),

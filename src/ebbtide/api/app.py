@@ -24,6 +24,7 @@ from ebbtide.api.audit import record_refusal
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
 from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
+from ebbtide.api.front import Front, trusted_proxies
 from ebbtide.api.health import LIVE_PATH, READY_PATH, Health
 from ebbtide.api.metrics import METRICS_PATH, Metrics, RequestCounts
 from ebbtide.api.oauth import REVOKE_PATH, TOKEN_PATH, Oauth
@@ -90,6 +91,8 @@ def create_app(context: ApiContext) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_route)
     app.add_exception_handler(Exception, _refuse_unexpected)
     app.add_middleware(RequestLog, counts=metrics.requests)
+    # Added last, so it comes first: the log shows the caller's address, not its proxy's.
+    app.add_middleware(Front, trusted=trusted_proxies(context.settings))
     return app
 
 

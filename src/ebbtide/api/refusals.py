@@ -83,6 +83,8 @@ CODES: dict[str, Code] = {
         400, "Attribute {0} cannot be set: checkpoints are of sharded clusters only."
     ),
     "UNSUPPORTED_MEDIA_TYPE": Code(415, "The request body must be application/json, not {0}."),
+    "MALFORMED_REQUEST": Code(400, "The request is not HTTP, or its address is far too long."),
+    "REQUEST_HEAD_TOO_LARGE": Code(431, "The request line and headers are larger than {0} bytes."),
     "REQUEST_BODY_TOO_LARGE": Code(413, "The request body is larger than {0} bytes."),
     "INVALID_IP_ADDRESS_OR_CIDR_NOTATION": Code(400, "{1} is not an IP address or a CIDR block."),
     "BAD_ACCESS_LIST_ADD_REQUEST": Code(

@@ -19,10 +19,11 @@ import uvicorn
 
 from ebbtide.api.app import create_app
 from ebbtide.api.context import ApiContext
+from ebbtide.api.front import BoundedHttp
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.errors import InvalidSetting
-from ebbtide.listen import Listen, external_url, resolve_listen
+from ebbtide.listen import Listen, external_url, plain_http_warning, resolve_listen
 from ebbtide.restore.job_archive import JobArchives
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
@@ -114,6 +115,9 @@ def build_server(
 
     def announce() -> None:
         _log.info("api.started", url=base_url)
+        warning = plain_http_warning(listen)
+        if warning is not None:
+            _log.warning("api.plain_http", message=warning)
         if on_started is not None:
             on_started(base_url)
 
@@ -121,13 +125,13 @@ def build_server(
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        # X-Forwarded-For is never believed.
+        # Which proxies are believed is decided in `front`.
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=STOP_SECONDS,

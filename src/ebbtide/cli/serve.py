@@ -10,6 +10,7 @@ from rich.console import Console
 
 from ebbtide.cli.profile import DEFAULT_PROFILE
 from ebbtide.data_directory import DataDirectory
+from ebbtide.listen import plain_http_warning, resolve_listen
 from ebbtide.logs import configure_logs
 from ebbtide.settings import Settings, resolve_settings
 
@@ -121,9 +122,9 @@ def serve(
             )
         elif owner is not None:
             console.print(f"The owner key is in {owner.written_to}")
-        warning = warn_of_memory(settings, clusters=1)
-        if warning is not None:
-            console.print(f"Warning: {warning}")
+        for warning in (plain_http_warning(resolve_listen(settings)), warn_of_memory(settings, clusters=1)):
+            if warning is not None:
+                console.print(f"Warning: {warning}")
 
     supervisor.run(announce)
 

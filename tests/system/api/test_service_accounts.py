@@ -45,7 +45,7 @@ def ask(
         "Content-Type": "application/x-www-form-urlencoded",
     }
     body = {"grant_type": "client_credentials"} if form is None else form
-    return requests.post(f"{service.url}/api/oauth/{path}", headers=headers | more, data=body, timeout=30)
+    return requests.post(f"{service.url}/api/oauth/{path}", headers=headers | more, data=body, timeout=60)
 
 
 def token_of(service: Any, account: Account) -> str:
@@ -56,7 +56,7 @@ def use(
     service: Any, token: str, *, method: str = "GET", path: str = GROUPS, **options: Any
 ) -> requests.Response:
     headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
-    return requests.request(method, f"{service.url}{path}", headers=headers, timeout=30, **options)
+    return requests.request(method, f"{service.url}{path}", headers=headers, timeout=60, **options)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def later(service: Any) -> Iterator[Any]:
 def test_a_token_lets_its_account_in_on_every_family(service: Any, account: Account) -> None:
     answer = ask(service, account)
     document = answer.json()
-    assert (200, "Bearer", 3600) == (answer.status_code, document["token_type"], document["expires_in"])
+    assert (answer.status_code, document["token_type"], document["expires_in"]) == (200, "Bearer", 3600)
     assert {"access_token", "token_type", "expires_in"} == document.keys()
     assert "no-store" in answer.headers["Cache-Control"]
     for path in (GROUPS, "/api/public/v1.0/groups", "/api/atlas/v2/groups", "/api/ebbtide/v1/status"):
@@ -87,7 +87,7 @@ def test_a_token_lets_its_account_in_on_every_family(service: Any, account: Acco
     body = {"delivery": {"methodName": "HTTP"}, "snapshotId": service.new_snapshot().id}
     path = f"{GROUPS}/{service.group.id}/clusters/{service.cluster.name}/restoreJobs"
     asked = use(service, document["access_token"], method="POST", path=path, json=body)
-    assert (200, 1) == (asked.status_code, len(asked.json()["results"]))
+    assert (asked.status_code, len(asked.json()["results"])) == (200, 1)
 
 
 def test_credentials_have_the_documented_shapes_and_are_shown_once(service: Any, account: Account) -> None:
@@ -129,13 +129,13 @@ def test_dead_tokens_get_the_bearer_challenge_and_no_other(
     ]
     for text in dead:
         answer = use(service, text)
-        assert (401, DEAD) == (answer.status_code, answer.headers["WWW-Authenticate"]), text[:20]
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, DEAD), text[:20]
         assert {"error", "reason", "detail"} == answer.json().keys()
     assert use(service, other).status_code == 200
     later(minutes=50)
     assert use(service, other).status_code == 200
     later(minutes=11)
-    assert (401, DEAD) == (use(service, other).status_code, use(service, other).headers["WWW-Authenticate"])
+    assert (use(service, other).status_code, use(service, other).headers["WWW-Authenticate"]) == (401, DEAD)
 
 
 def test_revoking_answers_200_without_a_body_and_never_ends_anothers_token(
@@ -146,7 +146,7 @@ def test_revoking_answers_200_without_a_body_and_never_ends_anothers_token(
     for text in (token, "x", "x" * 3000):
         form = {"token": text, "token_type_hint": "access_token"}
         answer = ask(service, account, path="revoke", form=form)
-        assert (200, b"") == (answer.status_code, answer.content)
+        assert (answer.status_code, answer.content) == (200, b"")
     assert use(service, token).status_code == 200
     assert ask(service, account, path="revoke", form={"token_type_hint": "x"}).status_code == 400
 
@@ -177,38 +177,38 @@ def test_bad_credentials_are_refused_in_oauths_shape(service: Any, account: Acco
     unknown = (f"mdb_sa_id_{new_id()}", secret)
     for pair in (wrong, unknown):
         answer = ask(service, pair)
-        assert (401, "invalid_client") == (answer.status_code, answer.json()["error"])
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
     assert ask(service, wrong).content == ask(service, unknown).content
     for pair in (("zmmrboas", secret), (client_id, "password"), ("", "")):
         answer = ask(service, pair)
-        assert (400, "invalid_request") == (answer.status_code, answer.json()["error"])
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
     for header in ("Basic !", "Basic", "Basic " + base64.b64encode(b"\xff\xfe").decode()):
         assert ask(service, account, Authorization=header).status_code == 400
     for header in ("", "Digest x", "Bearer y"):
         answer = ask(service, account, Authorization=header)
-        assert (401, "invalid_client") == (answer.status_code, answer.json()["error"])
+        assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
     answer = ask(service, account, **{"Content-Type": "application/json"})
-    assert (400, "invalid_request") == (answer.status_code, answer.json()["error"])
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
 def test_pretty_and_envelope_are_accepted(service: Any, account: Account) -> None:
     answer = ask(service, account, path="token?pretty=true&envelope=true")
-    assert (200, 3600) == (answer.json()["status"], answer.json()["content"]["expires_in"])
+    assert (answer.json()["status"], answer.json()["content"]["expires_in"]) == (200, 3600)
     assert b"\n" in answer.content
     refused = ask(service, account, path="token?envelope=true", form={"grant_type": "x"})
-    assert "unsupported_grant_type" == refused.json()["content"]["error"]
+    assert refused.json()["content"]["error"] == "unsupported_grant_type"
 
 
 def test_an_expired_secret_gets_no_token(service: Any, later: Any) -> None:
     account = new_account(service, secretExpiresAfterHours=8)
     later(hours=8)
     answer = ask(service, account)
-    assert (400, "invalid_grant", "Invalid grant.") == (
+    assert (
         answer.status_code,
         answer.json()["error"],
         answer.json()["error_description"],
-    )
+    ) == (400, "invalid_grant", "Invalid grant.")
 
 
 def test_a_hundred_tokens_live_at_most(service: Any, later: Any) -> None:
@@ -217,9 +217,9 @@ def test_a_hundred_tokens_live_at_most(service: Any, later: Any) -> None:
         session.auth = account
         form = {"grant_type": "client_credentials"}
         url = f"{service.url}/api/oauth/token"
-        tokens = [session.post(url, data=form, timeout=30).json()["access_token"] for _ in range(100)]
+        tokens = [session.post(url, data=form, timeout=60).json()["access_token"] for _ in range(100)]
     refused = ask(service, account)
-    assert (403, "access_denied") == (refused.status_code, refused.json()["error"])
+    assert (refused.status_code, refused.json()["error"]) == (403, "access_denied")
     assert ask(service, account, path="revoke", form={"token": tokens[0]}).status_code == 200
     assert ask(service, account).status_code == 200
     assert ask(service, account).status_code == 403
@@ -233,10 +233,10 @@ def test_secrets_are_rotated_one_beside_the_other(service: Any) -> None:
     added = service.call("POST", path, json={"secretExpiresAfterHours": 24}).json()
     (second,) = [s["secret"] for s in added["secrets"] if "secret" in s]
     assert service.call("POST", path).status_code == 409
-    assert [200, 200] == [ask(service, (client_id, s)).status_code for s in (first, second)]
+    assert [ask(service, (client_id, s)).status_code for s in (first, second)] == [200, 200]
     left = service.call("DELETE", f"{path}/{added['secrets'][0]['id']}").json()
-    assert 1 == len(left["secrets"])
-    assert [401, 200] == [ask(service, (client_id, s)).status_code for s in (first, second)]
+    assert len(left["secrets"]) == 1
+    assert [ask(service, (client_id, s)).status_code for s in (first, second)] == [401, 200]
     assert service.call("DELETE", f"{path}/{new_id()}").status_code == 404
     for hours in (7, 8761, "24"):
         assert service.call("POST", path, json={"secretExpiresAfterHours": hours}).status_code == 400
@@ -254,7 +254,7 @@ def test_the_access_list_governs_the_use_of_a_token_and_not_its_creation(service
     account = new_account(service, accessList=[{"cidrBlock": "10.1.2.0/24"}])
     token = token_of(service, account)
     answer = use(service, token)
-    assert (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST") == (answer.status_code, answer.json()["errorCode"])
+    assert (answer.status_code, answer.json()["errorCode"]) == (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST")
     assert f"ebbtide service-accounts allow {account[0]} 127.0.0.1/32" in answer.json()["detail"]
     assert ask(service, account, path="revoke", form={"token": token}).status_code == 200
 
@@ -272,14 +272,14 @@ def test_entries_have_the_field_names_of_service_accounts(service: Any, account:
         "requestCount",
         "links",
     } == entry.keys()
-    assert ("127.0.0.1/32", "127.0.0.1") == (entry["cidrBlock"], entry["ipAddress"])
+    assert (entry["cidrBlock"], entry["ipAddress"]) == ("127.0.0.1/32", "127.0.0.1")
     assert entry["requestCount"] >= 1
     one = service.call("GET", f"{path}/{quote('127.0.0.1/32', safe='')}").json()
     assert entry["createdAt"] == one["createdAt"]
     assert service.call("GET", f"{path}/10.0.0.1").json()["errorCode"] == "ACCESS_LIST_NOT_FOUND"
     token = token_of(service, account)
     removal = use(service, token, method="DELETE", path=f"{path}/127.0.0.1")
-    assert "CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST" == removal.json()["errorCode"]
+    assert removal.json()["errorCode"] == "CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST"
 
 
 def test_roles_bind_an_account_as_they_bind_a_key(service: Any) -> None:
@@ -287,7 +287,7 @@ def test_roles_bind_an_account_as_they_bind_a_key(service: Any) -> None:
     path = f"{GROUPS}/{service.group.id}/clusters/{service.cluster.name}/restoreJobs"
     assert use(service, reader, path=path).status_code == 200
     refused = use(service, reader, method="POST", path=path, json={})
-    assert (401, "USER_UNAUTHORIZED") == (refused.status_code, refused.json()["errorCode"])
+    assert (refused.status_code, refused.json()["errorCode"]) == (401, "USER_UNAUTHORIZED")
     assert "WWW-Authenticate" not in refused.headers
 
 

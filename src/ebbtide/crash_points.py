@@ -30,6 +30,9 @@ CRASH_POINTS: dict[str, str] = {
     "snapshot.manifest_written": "the snapshot is committed in the repository; the catalog does not know",
     "snapshot.unlocked": "the head is unlocked; the catalog still says that it is locked",
     "snapshot.completed": "the catalog lists the snapshot as complete; the job is still claimed",
+    # oplog archive
+    "oplog.slice_put": "a slice of the oplog is stored; the catalog does not say so",
+    "oplog.state_recorded": "the catalog says how far the archive is; entries beyond are in memory at most",
     # restore job, HTTP
     "restore.recorded": "the restore job is in the catalog; no worker has begun",
     "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",

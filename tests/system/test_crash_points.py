@@ -15,12 +15,14 @@ from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.domain.ids import SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.errors import EbbtideError
+from ebbtide.testing.oplog import archived_between
 from ebbtide.testing.service import Owner, RunningService
 
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
+OPLOG_POINTS = [name for name in CRASH_POINTS if name.startswith("oplog.")]
 DEATHS_MAX = 3
 
 
@@ -114,7 +116,8 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 
 def test_every_crash_point_has_its_test() -> None:
-    assert sorted(CRASH_POINTS) == sorted(CLUSTER_POINTS + SNAPSHOT_POINTS + RESTORE_POINTS + PRUNE_POINTS)
+    visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, PRUNE_POINTS, OPLOG_POINTS]
+    assert sorted(CRASH_POINTS) == sorted(sum(visited, []))
 
 
 def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:
@@ -151,6 +154,19 @@ def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
 
     shop.check_head_follows()
     assert shop.owner.damage() == []
+
+
+@pytest.mark.parametrize("point", OPLOG_POINTS)
+def test_archiving_goes_on_after_a_crash(shop: Shop, point: str) -> None:
+    shop.calm_down()
+    shop.owner.write()
+
+    shop.crash(point, act=shop.owner.want_archive)
+    shop.owner.write()
+    archive = shop.owner.wait_until_archived()
+
+    (covered,) = archive.ranges()
+    assert shop.owner.oplog_between(covered) == archived_between(archive, covered)
 
 
 @pytest.mark.parametrize("point", RESTORE_POINTS)

@@ -66,10 +66,14 @@ class OpTime:
 
     @classmethod
     def from_entry(cls, document: Mapping[str, Any]) -> "OpTime":
-        """Of an oplog entry (`ts`, `t`), or of an optime as the server shows it. Raises ValueError for anything else."""
+        """Of an oplog entry (`ts`, `t`), or of an optime as the server shows it. Raises ValueError for anything else.
+
+        The entry that began the set has no `t` (6.0.5); the server takes that for -1, and so do we.
+        """
         timestamp, term = document.get("ts"), document.get("t")
+        term = -1 if term is None else term
         if not isinstance(timestamp, Timestamp) or not isinstance(term, int):
-            raise ValueError("is no oplog entry: it has no ts, or no t")
+            raise ValueError("is no oplog entry: it has no ts, or a t that is no number")
         return cls(OplogTimestamp.from_bson(timestamp), int(term))
 
     def __str__(self) -> str:

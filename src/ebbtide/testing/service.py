@@ -31,15 +31,19 @@ from ebbtide.cli.profile import Connection
 from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.ids import ClusterId, SnapshotId
+from ebbtide.domain.oplog import OplogRange
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.progress import NoProgress
 from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
 from ebbtide.mongod.ports import free_port
+from ebbtide.oplog.archive import OplogArchive
 from ebbtide.processes import dies_with_parent, process_start_ticks
 from ebbtide.repository.repository import ReplicaSetStore, Repository, never_cancelled
 from ebbtide.repository.verify import Finding, verify_snapshot
 from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.oplog import set_between
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -419,6 +423,35 @@ class Owner:
         header = {delivery["authHeader"]: f"{delivery['authBearer']} {delivery['authValue']}"}
         with self.client.open_download(delivery["urlV2"], header) as response:
             return response.read()
+
+    # The oplog archive
+
+    def archive(self) -> OplogArchive:
+        return OplogArchive(self.store())
+
+    def want_archive(self) -> OplogTimestamp:
+        """Ask for everything that the set has now to be archived; up to where that is."""
+        with self.lab.client() as client, self.service.catalog() as catalog:
+            hello = client.admin.command("appendOplogNote", 1, data={"test": 1}, writeConcern={"w": "majority"})
+            wanted = OplogTimestamp.from_bson(hello["operationTime"])
+            catalog.archives.want(ClusterId(self.cluster()["id"]), wanted)
+        return wanted
+
+    def wait_until_archived(self) -> OplogArchive:
+        """The archive, once it holds everything that the set has now."""
+        wanted, archive = self.want_archive(), self.archive()
+
+        def look() -> bool:
+            newest = archive.newest()
+            return newest is not None and newest.last.timestamp >= wanted
+
+        self.service.wait_until(look, f"the archive of {self.name}")
+        return archive
+
+    def oplog_between(self, covered: OplogRange) -> list[tuple[OplogTimestamp, str]]:
+        """The set's own entries beyond the first of a range."""
+        with self.lab.client() as client:
+            return set_between(client, covered)
 
     # The head
 

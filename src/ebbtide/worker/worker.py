@@ -36,6 +36,7 @@ from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.download_count import settle_lost_transfers
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
+from ebbtide.worker.archiving import Archiving
 from ebbtide.worker.housekeeping import Housekeeping
 from ebbtide.worker.watcher import Watcher
 from ebbtide.worker.webhook import webhook_of
@@ -62,6 +63,7 @@ class Worker:
         self._keepers: dict[ClusterId, tuple[HeadKeeper, threading.Thread]] = {}
         self._jobs: dict[str, threading.Thread] = {}
         self._tidied_at = float("-inf")
+        self._archiving = Archiving(context)
         self._housekeeping = Housekeeping(context)
         self._watcher = Watcher(context)
         self._webhook = webhook_of(context)
@@ -91,6 +93,7 @@ class Worker:
             self._tidy()
             self._tidied_at = self._clock.monotonic()
         self._keep_heads()
+        self._archiving.look(self._keepers.keys())
         self._housekeeping.look()
         self._jobs = {job_id: thread for job_id, thread in self._jobs.items() if thread.is_alive()}
         while len(self._jobs) < self._context.settings.count("worker.jobs_max"):
@@ -249,12 +252,14 @@ class Worker:
     def _shut_down(self) -> None:
         """Jobs first (they unlock their heads), then keepers, then the heads' mongods, all at once."""
         deadline = self._clock.monotonic() + JOBS_STOP_SECONDS
+        self._archiving.stop()
         for thread in self._jobs.values():
             thread.join(max(0.0, deadline - self._clock.monotonic()))
         self._watcher.stop()
         if self._webhook is not None:
             self._webhook.stop()
         self._housekeeping.stop(seconds=max(1.0, deadline - self._clock.monotonic()))
+        self._archiving.join(seconds=max(1.0, deadline - self._clock.monotonic()))
         keepers = list(self._keepers.values())
         for keeper, _ in keepers:
             keeper.stop()

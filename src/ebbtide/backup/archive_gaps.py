@@ -1,0 +1,75 @@
+"""Gaps in the oplog archive: recorded from what the repository shows, told once, and followed by a new base snapshot.
+
+A gap is where a chain of slices begins although there are older ones. So it is known from the repository alone, and
+after a crash at any moment the next look records what is not recorded yet.
+"""
+
+import structlog
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.requesting import request_snapshot
+from ebbtide.domain.archive_state import ArchiveState
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.oplog import OplogGap, update_gaps
+from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.errors import Refused
+from ebbtide.events import record_event
+from ebbtide.oplog.archive import OplogArchive
+
+ACTOR = "oplog archive"
+
+_log = structlog.get_logger()
+
+
+def record_gaps(
+    cluster: Cluster, state: ArchiveState, archive: OplogArchive, *, reason: str, context: BackupContext
+) -> ArchiveState:
+    """Record the gaps that the archive shows, and tell of new ones; those that were trimmed away are forgotten."""
+    gaps = update_gaps(state.gaps, archive.slices(), now=context.clock.now(), reason=reason)
+    if gaps == state.gaps:
+        return state
+    updated = context.catalog.archives.update(cluster.id, gaps=gaps)
+    for gap in gaps:
+        if gap not in state.gaps:
+            _tell(cluster, gap, context)
+    return updated or state
+
+
+def _tell(cluster: Cluster, gap: OplogGap, context: BackupContext) -> None:
+    record_event(
+        context.catalog,
+        context.clock,
+        level=EventLevel.ERROR,
+        kind="oplog.gap",
+        message=f"the oplog archive of {cluster.name} lacks what lies between {gap.after} and {gap.before}"
+        f"{': ' + gap.reason if gap.reason else ''}; a new snapshot is taken to go on from",
+        group_id=cluster.group_id,
+        cluster_id=cluster.id,
+    )
+
+
+def ask_for_base(cluster: Cluster, state: ArchiveState, context: BackupContext) -> None:
+    """Have a snapshot taken where the newest gap has none after it; once for each gap. Harmless to repeat."""
+    if not state.gaps:
+        return
+    gap = state.gaps[-1]
+    if any(
+        _is_base_after(s, gap) for s in context.catalog.snapshots.list_in_state(cluster.id, *SnapshotState)
+    ):
+        return
+    try:
+        request_snapshot(cluster, catalog=context.catalog, clock=context.clock, actor=ACTOR)
+    except Refused as error:
+        # The head does not follow, or a snapshot is being taken that began before the gap was found.
+        _log.debug("oplog.base_waits", message=error.message)
+
+
+def _is_base_after(snapshot: Snapshot, gap: OplogGap) -> bool:
+    """Whether the snapshot was asked for because of the gap, or serves as well; a failed one has had its chance."""
+    if snapshot.created > gap.found:
+        return True
+    applied = snapshot.applied_timestamp
+    return (
+        snapshot.state is SnapshotState.COMPLETE and applied is not None and applied >= gap.before.timestamp
+    )

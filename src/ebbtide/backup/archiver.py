@@ -1,0 +1,395 @@
+"""Archiving the oplog of one cluster: tail a member, close slices, have them stored, say how far that is.
+
+The newest slice in the repository is the truth: an archiver begins behind it, whoever wrote it. It runs where the
+cluster's head is kept. While the head is locked, lags or is down, another member is tailed, and the head again after.
+
+Invariants
+  * a slice is stored only after the one that it names as its predecessor
+  * what is in memory is never needed: after any failure it is thrown away, and read again
+Crash: at worst a slice that the catalog does not tell of yet; two archivers of one cluster (a lost lease) write
+overlapping slices, which do no harm.
+Threads: `run` in one of its own; `stop` from any.
+"""
+
+import threading
+from datetime import datetime, timedelta
+
+import structlog
+from pymongo.errors import PyMongoError
+
+from ebbtide.backup.archive_gaps import ask_for_base, record_gaps
+from ebbtide.backup.archive_pipeline import ArchiverStopped, SlicePipeline, StoredSlice
+from ebbtide.backup.archive_sources import ArchiveSources, NoSource, Source
+from ebbtide.backup.context import BackupContext
+from ebbtide.crash_points import reach
+from ebbtide.domain.archive_state import ArchiveState, is_behind, lag_at
+from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.oplog import chains
+from ebbtide.domain.optime import OplogTimestamp, OpTime
+from ebbtide.domain.snapshot import SnapshotState
+from ebbtide.errors import EbbtideError
+from ebbtide.events import record_event
+from ebbtide.oplog.archive import OplogArchive
+from ebbtide.oplog.draft import SLICE_BYTES_TARGET, SliceDraft
+from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.storage.throttled import stoppable
+
+RETRY_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+OBSERVE_SECONDS = 2.0
+BASE_SECONDS = 5.0
+CLOSE_SHARE = 0.8
+"""A slice closes this part of `oplog.slice_seconds` after its first entry: storing it takes a moment too."""
+
+LOCK_SECONDS = 3.0
+"""A head that is locked for longer is left for another member; most locks are over before."""
+
+HEAD_AGAIN_SECONDS = 15.0
+"""So often, while another member is tailed, the head is tried again."""
+
+LOST_SECONDS = 600.0
+"""Where members that answer do not reach back, so long those that do not answer are waited for before that is a gap."""
+
+_log = structlog.get_logger()
+
+
+class Archiver:
+    """The archiver of one cluster; `run` returns after `stop`, or once the cluster is not backed up any more."""
+
+    def __init__(self, cluster_id: ClusterId, context: BackupContext) -> None:
+        self.cluster_id = cluster_id
+        self._context = context
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Archive. Never raises for what the set, the catalog or the repository does: it begins again."""
+        while not self._stopping.is_set():
+            try:
+                cluster = self._context.catalog.clusters.find(self.cluster_id)
+                if cluster is None or cluster.state is not ClusterState.ACTIVE:
+                    return
+                _Session(cluster, self._context, self._stopping).run()
+            except ArchiverStopped as error:
+                _log.debug("oplog.archiver_stopped", message=error.message)
+            except (EbbtideError, OSError, PyMongoError, ValueError) as error:
+                _log.warning("oplog.trouble", cluster_id=self.cluster_id, message=str(error))
+                self._note(str(error))
+            self._stopping.wait(RETRY_SECONDS)
+
+    def _note(self, message: str) -> None:
+        try:
+            self._context.catalog.archives.update(self.cluster_id, source="", message=message)
+        except EbbtideError as error:
+            _log.debug("oplog.trouble_not_recorded", message=error.message)
+
+
+class _Session:
+    """From what the repository holds to the first failure."""
+
+    def __init__(self, cluster: Cluster, context: BackupContext, stopping: threading.Event) -> None:
+        self._cluster = cluster
+        self._context = context
+        self._catalog = context.catalog
+        self._clock = context.clock
+        self._stopping = stopping
+        storage = stoppable(context.repository.storage, self._check)
+        self._archive = OplogArchive(
+            ReplicaSetStore(storage, cluster_id=cluster.id, replica_set_name=cluster.replica_set_name)
+        )
+        self._slice_seconds = context.settings.number("oplog.slice_seconds")
+        slices = self._archive.slices()
+        newest = self._archive.newest()
+        self._submitted: OpTime | None = None if newest is None else newest.last
+        self._gap_after: OpTime | None = None
+        self._gap_reason = "it was found when the archive was looked at"
+        self._state = self._begin_state(chains(slices)[-1].range.first if slices else None)
+        self._complete_through = self._known_through()
+        self._draft: SliceDraft | None = None
+        self._lost_since: float | None = None
+        self._locked_since: float | None = None
+        self._looked_at = self._observed_at = self._base_at = float("-inf")
+        self._is_drained = False
+        self._is_over = False
+        self._head_lag = 0.0
+        self._window: float | None = None
+        self._pipeline = SlicePipeline(
+            self._archive, on_stored=self._on_stored, check=self._check, name=f"oplog {cluster.name}"
+        )
+
+    def run(self) -> None:
+        try:
+            self._state = record_gaps(
+                self._cluster, self._state, self._archive, reason=self._gap_reason, context=self._context
+            )
+            while not self._is_over and not self._stopping.is_set():
+                source = self._find_source()
+                if isinstance(source, NoSource):
+                    self._wait_without_source(source)
+                    continue
+                _log.info("oplog.tailing", cluster_id=self._cluster.id, source=source.address)
+                try:
+                    self._follow(source)
+                finally:
+                    source.close()
+        finally:
+            self._pipeline.stop()
+
+    def _check(self) -> None:
+        if self._stopping.is_set():
+            raise ArchiverStopped("the archiver stops")
+
+    # --- choosing whom to tail ------------------------------------------------------------------------------------
+
+    def _find_source(self) -> Source | NoSource:
+        head = self._look()
+        if head is None:
+            return NoSource(message="the cluster has no head", is_lost=False, is_certain=False)
+        sources = ArchiveSources(self._context.access(self._cluster), head, head_lag_max=self._slice_seconds)
+        position = self._position
+        if position is not None:
+            found = sources.follow(position)
+            if not isinstance(found, NoSource) or not self._is_gap(found):
+                return found
+            self._gap_after = position
+            self._gap_reason = found.message
+            self._submit()  # what is in hand ends the chain
+            self._submitted = None
+        if self._gap_after is None and head.state is not HeadState.FOLLOWING:
+            return NoSource(
+                message="the archive begins once the head follows", is_lost=False, is_certain=False
+            )
+        return sources.begin(after=self._gap_after, wanted=self._wanted_starts(self._gap_after))
+
+    @property
+    def _position(self) -> OpTime | None:
+        """The newest entry that was read."""
+        return self._draft.last if self._draft is not None else self._submitted
+
+    def _is_gap(self, found: NoSource) -> bool:
+        """Whether to give up what comes next: all members said so, or those that do not answer had their time."""
+        if not found.is_lost:
+            self._lost_since = None
+            return False
+        now = self._clock.monotonic()
+        self._lost_since = now if self._lost_since is None else self._lost_since
+        if not found.is_certain and now - self._lost_since < LOST_SECONDS:
+            return False
+        self._lost_since = None
+        return True
+
+    def _wanted_starts(self, after: OpTime | None) -> list[OplogTimestamp]:
+        """T_a of the complete snapshots, oldest first: with the entry there in the archive, they are bases."""
+        complete = self._catalog.snapshots.list_in_state(self._cluster.id, SnapshotState.COMPLETE)
+        applied = [s.applied_timestamp for s in complete if s.applied_timestamp is not None]
+        return sorted(t for t in applied if after is None or t > after.timestamp)
+
+    def _wait_without_source(self, found: NoSource) -> None:
+        self._observe(source="", message=found.message)
+        self._stopping.wait(RETRY_SECONDS)
+
+    # --- following one --------------------------------------------------------------------------------------------
+
+    def _follow(self, source: Source) -> None:
+        """Read until it is better to look for a source again; what was read stays in hand."""
+        since = self._clock.monotonic()
+        self._window = source.window_seconds
+        self._observed_at = float("-inf")
+        while not self._stopping.is_set():
+            try:
+                self._take(source.tail.next_batch())
+            except (ArchiverStopped, ValueError):
+                raise
+            except EbbtideError as error:
+                _log.info("oplog.tail_ended", source=source.address, message=error.message)
+                self._observe(source="", message=error.message)
+                self._stopping.wait(RETRY_SECONDS / 2)
+                return
+            if self._is_slice_due():
+                self._submit()
+            self._pipeline.raise_failure()
+            if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
+                head = self._look()
+                self._observe(source=source.address, message="")
+                if head is None or self._should_leave(source, head, since):
+                    return
+
+    def _take(self, batch: bytes) -> None:
+        self._is_drained = not batch
+        if not batch:
+            if self._draft is None and self._pipeline.is_idle:
+                self._complete_through = self._now_at_source()
+            return
+        if self._draft is None:
+            self._draft = SliceDraft(predecessor=self._submitted, opened=self._clock.monotonic())
+        self._draft.add(batch)
+
+    def _is_slice_due(self) -> bool:
+        if self._draft is None:
+            return False
+        begins_chain = self._draft.predecessor is None
+        age = self._clock.monotonic() - self._draft.opened
+        is_full = self._draft.plain_bytes >= SLICE_BYTES_TARGET
+        return is_full or begins_chain or age >= self._slice_seconds * CLOSE_SHARE or self._is_wanted()
+
+    def _is_wanted(self) -> bool:
+        """Whether somebody waits for more than what was submitted."""
+        wanted = self._state.wanted
+        return wanted is not None and (self._submitted is None or self._submitted.timestamp < wanted)
+
+    def _submit(self) -> None:
+        draft, self._draft = self._draft, None
+        if draft is None:
+            return
+        now = self._now_at_source()
+        # While more waits at the source, the newest entry tells how far this reaches.
+        complete = now if self._is_drained else min(now, draft.last_wall or now)
+        self._pipeline.submit(draft, complete_through=complete)
+        self._submitted = draft.last
+
+    def _now_at_source(self) -> datetime:
+        """Up to when a drained tail has everything: the head itself may lag a little."""
+        return self._clock.now() - timedelta(seconds=self._head_lag)
+
+    def _should_leave(self, source: Source, head: Head, since: float) -> bool:
+        if self._is_over:
+            return True
+        now = self._clock.monotonic()
+        if not source.is_head:
+            return now - since > HEAD_AGAIN_SECONDS and _is_current(head, self._slice_seconds)
+        if head.lock_job_id is None:
+            self._locked_since = None
+            return head.state is not HeadState.FOLLOWING or (head.lag_seconds or 0.0) > self._slice_seconds
+        self._locked_since = now if self._locked_since is None else self._locked_since
+        if now - self._locked_since <= LOCK_SECONDS:
+            return False
+        # Where nobody else can be tailed the head is taken again: not at once, though.
+        self._locked_since = now + HEAD_AGAIN_SECONDS
+        return True
+
+    # --- what the catalog says, and what it is told ---------------------------------------------------------------
+
+    def _look(self) -> Head | None:
+        """The head's record; the cluster's and the archive's are taken anew too."""
+        self._looked_at = self._clock.monotonic()
+        self._check()
+        cluster = self._catalog.clusters.find(self._cluster.id)
+        if cluster is None or cluster.state is not ClusterState.ACTIVE:
+            self._is_over = True
+            return None
+        self._cluster = cluster
+        self._state = self._catalog.archives.find(cluster.id) or self._begin_state(None)
+        if self._clock.monotonic() - self._base_at >= BASE_SECONDS:
+            self._base_at = self._clock.monotonic()
+            ask_for_base(cluster, self._state, self._context)
+        head = self._catalog.heads.find(cluster.id)
+        self._head_lag = (head.lag_seconds or 0.0) if head is not None else 0.0
+        return head
+
+    def _begin_state(self, chain_first: OpTime | None) -> ArchiveState:
+        state = self._catalog.archives.begin(
+            ArchiveState(id=self._cluster.id, observed=self._clock.now(), chain_first=chain_first)
+        )
+        if self._submitted is not None and state.archived_to != self._submitted:
+            # A slice was stored, and the catalog not told: the repository is right.
+            changes = {"archived_to": self._submitted, "chain_first": chain_first or state.chain_first}
+            state = self._catalog.archives.update(self._cluster.id, **changes) or state
+        return state
+
+    def _known_through(self) -> datetime | None:
+        """Up to when the archive was complete when it was last looked at."""
+        lag = lag_at(self._state, self._clock.now())
+        if lag is not None:
+            return self._clock.now() - timedelta(seconds=lag)
+        return None if self._submitted is None else self._submitted.timestamp.date
+
+    def _on_stored(self, stored: StoredSlice) -> None:
+        """In the pipeline's thread."""
+        self._complete_through = stored.complete_through
+        changes: dict[str, object] = {}
+        if stored.piece.predecessor is None:
+            changes["chain_first"] = stored.piece.first
+        try:
+            state = self._catalog.archives.update(
+                self._cluster.id,
+                archived_to=stored.piece.last,
+                archived_wall=stored.last_wall,
+                observed=self._clock.now(),
+                lag_seconds=self._lag(),
+                **changes,
+            )
+            if state is not None and stored.piece.predecessor is None:
+                record_gaps(
+                    self._cluster, state, self._archive, reason=self._gap_reason, context=self._context
+                )
+                self._gap_after = None
+        except EbbtideError as error:
+            # The slice is stored all the same; the next one tells of both.
+            _log.warning("oplog.state_not_recorded", message=error.message)
+        else:
+            reach("oplog.state_recorded")
+
+    def _lag(self) -> float | None:
+        if self._complete_through is None:
+            return None
+        return max(0.0, (self._clock.now() - self._complete_through).total_seconds())
+
+    def _observe(self, *, source: str, message: str) -> None:
+        """Record how far behind the archive is, every few seconds, or at once where the source changed."""
+        now = self._clock.monotonic()
+        if now - self._observed_at < OBSERVE_SECONDS and source == self._state.source:
+            return
+        self._observed_at = now
+        lag = self._lag()
+        behind = lag is not None and is_behind(
+            lag,
+            window_seconds=self._window,
+            slice_seconds=self._slice_seconds,
+            was_behind=self._state.is_behind,
+        )
+        was_behind = self._state.is_behind
+        updated = self._catalog.archives.update(
+            self._cluster.id,
+            observed=self._clock.now(),
+            lag_seconds=lag,
+            source=source,
+            message=message,
+            is_behind=behind,
+        )
+        self._state = updated or self._state
+        if behind and not was_behind:
+            self._tell_behind(lag or 0.0)
+        elif was_behind and not behind:
+            self._tell_caught_up()
+
+    def _tell_behind(self, lag: float) -> None:
+        record_event(
+            self._catalog,
+            self._clock,
+            level=EventLevel.WARNING,
+            kind="oplog.behind",
+            message=f"the oplog archive of {self._cluster.name} is {lag:.0f} s behind",
+            group_id=self._cluster.group_id,
+            cluster_id=self._cluster.id,
+        )
+
+    def _tell_caught_up(self) -> None:
+        record_event(
+            self._catalog,
+            self._clock,
+            level=EventLevel.INFO,
+            kind="oplog.caught_up",
+            message=f"the oplog archive of {self._cluster.name} is up to date again",
+            group_id=self._cluster.group_id,
+            cluster_id=self._cluster.id,
+        )
+
+
+def _is_current(head: Head, lag_max: float) -> bool:
+    """Whether the head can be tailed without falling behind."""
+    is_free = head.lock_job_id is None and (head.lag_seconds or 0.0) <= lag_max
+    return head.state is HeadState.FOLLOWING and is_free

@@ -1,0 +1,57 @@
+"""Comparing an oplog archive with the oplog that it was made of, entry by entry; and made-up entries to archive."""
+
+from typing import Any
+
+import bson
+from blake3 import blake3
+from bson import Timestamp
+from pymongo import MongoClient
+
+from ebbtide.domain.oplog import OplogRange
+from ebbtide.domain.optime import OplogTimestamp, OpTime
+from ebbtide.oplog.archive import OplogArchive
+from ebbtide.oplog.entries import entry_starts, optime_at
+
+Document = dict[str, Any]
+Fingerprint = tuple[OplogTimestamp, str]
+
+
+def fingerprints(raw: bytes) -> list[Fingerprint]:
+    """The timestamp and the hash of each entry."""
+    starts = entry_starts(raw)
+    ends = [*starts[1:], len(raw)]
+    return [
+        (optime_at(raw, start).timestamp, blake3(raw[start:end]).hexdigest())
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def archived_between(archive: OplogArchive, covered: OplogRange) -> list[Fingerprint]:
+    """The archived entries beyond the first of a range."""
+    batches = archive.iter_batches(after=covered.first.timestamp, through=covered.last.timestamp)
+    return [found for batch in batches for found in fingerprints(batch.raw)]
+
+
+def set_between(client: MongoClient[Document], covered: OplogRange) -> list[Fingerprint]:
+    """The entries of a member's own oplog beyond the first of a range."""
+    bounds = {"$gt": covered.first.timestamp.to_bson(), "$lte": covered.last.timestamp.to_bson()}
+    batches = client.local["oplog.rs"].find_raw_batches({"ts": bounds})
+    return [found for batch in batches for found in fingerprints(bytes(batch))]
+
+
+def make_entry(seconds: int, increment: int = 1, *, term: int = 1, payload: bytes = b"") -> bytes:
+    """A no-op, as an entry of an oplog."""
+    return bson.encode(
+        {
+            "op": "n",
+            "ns": "",
+            "o": {"payload": payload},
+            "ts": Timestamp(seconds, increment),
+            "t": term,
+            "v": 2,
+        }
+    )
+
+
+def make_optime(seconds: int, increment: int = 1, *, term: int = 1) -> OpTime:
+    return OpTime(OplogTimestamp(seconds, increment), term)

@@ -3,9 +3,11 @@
 `load` makes the databases once; `churn` changes them; `BackgroundWorkload` churns in a thread. With the same seed
 the same operations are made in the same order; times and ids that the server chooses differ.
 
-    shop        customers, orders, products, stock; every kind of index; two views; documents under a validator
-    telemetry   measurements (time series), recent (capped), ledger (clustered)
-    archive     large documents up to 15.9 MB; odd ones: empty timestamps, dotted and $-prefixed field names
+    shop        customers, orders, products, stock; every kind of index; two views; documents under a validator, and one
+                that it would refuse; a stored function
+    telemetry   measurements (time series that expire), recent (capped), ledger (clustered)
+    archive     large documents up to 15.9 MB; odd ones: empty timestamps, dotted and $-prefixed field names; words with
+                a collation of their `_id`; watched, with pre-images
     scratch     what DDL creates, renames and drops
 
 Nothing is printed. Server 6.0 or later (clustered collections, $-prefixed names).
@@ -19,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from bson import Binary, Decimal128, Int64, ObjectId, Timestamp
+from bson import Binary, Code, Decimal128, Int64, ObjectId, Timestamp
 from pymongo import ASCENDING, DESCENDING, GEOSPHERE, HASHED, TEXT, IndexModel, MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError, ConnectionFailure, OperationFailure, PyMongoError, WriteError
@@ -127,13 +129,19 @@ def _load_shop(client: Client, rng: random.Random, texts: list[str], scale: floa
     _insert(client, "shop", "products", products, lambda i: _product(i, rng, texts))
     _insert(client, "shop", "stock", products, lambda i: {"_id": i, "count": rng.randint(0, 10_000)})
     _insert(client, "shop", "orders", _count(ORDERS, scale), lambda i: _order(Int64(i), rng, texts))
+    # As left behind by whoever wrote it before there was a validator.
+    shop.command("insert", "stock", documents=[{"_id": "lost", "count": -1}], bypassDocumentValidation=True)
+    shop["system.js"].insert_one({"_id": "total", "value": Code("function (a, b) { return a + b; }")})
 
 
 def _load_telemetry(client: Client, rng: random.Random, texts: list[str], scale: float) -> None:
     telemetry = client.telemetry
     telemetry.create_collection(
-        "measurements", timeseries={"timeField": "at", "metaField": "sensor", "granularity": "seconds"}
+        "measurements",
+        timeseries={"timeField": "at", "metaField": "sensor", "granularity": "seconds"},
+        expireAfterSeconds=TTL_SECONDS,
     )
+    telemetry.measurements.create_index([("sensor.id", ASCENDING), ("at", DESCENDING)])
     telemetry.create_collection("recent", capped=True, size=CAPPED_BYTES, max=5_000)
     telemetry.create_collection("ledger", clusteredIndex={"key": {"_id": 1}, "unique": True})
     _insert(client, "telemetry", "measurements", _count(MEASUREMENTS, scale), lambda i: _measurement(i, rng))
@@ -163,6 +171,10 @@ def _load_archive(client: Client, rng: random.Random, scale: float) -> None:
     )
     # The server puts the current time into an inserted top-level Timestamp(0, 0), but not into one that is set.
     archive.odd.update_one({"_id": "empty time"}, {"$set": {"time": Timestamp(0, 0)}})
+    archive.create_collection("words", collation={"locale": "fr", "strength": 2, "numericOrdering": True})
+    archive.words.insert_many([{"_id": word} for word in ("item 10", "item 9", "Élan", "elan", "zèbre")])
+    archive.create_collection("watched", changeStreamPreAndPostImages={"enabled": True})
+    archive.watched.insert_one({"_id": 1})
 
 
 def _insert(client: Client, database: str, name: str, count: int, make: Callable[[int], Document]) -> None:

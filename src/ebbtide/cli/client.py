@@ -8,6 +8,7 @@ Nothing secret is in a message: no private key, no download key, no body.
 import ipaddress
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +46,13 @@ STATUS_KINDS: dict[int, type[EbbtideError]] = {
     429: Unreachable,
 }
 """What an HTTP status means to a script."""
+
+
+class Callers(Enum):
+    """What logs in; the value is the segment of its paths."""
+
+    KEYS = "keys"
+    ACCOUNTS = "serviceAccounts"
 
 
 def error_kind(status: int) -> type[EbbtideError]:
@@ -241,13 +249,39 @@ class EbbtideClient:
         return found
 
     def list_keys(self) -> list[Document]:
-        return list(self._iter_list(f"{OWN}/keys"))
+        return self.list_callers(Callers.KEYS)
 
-    def allow_addresses(self, public_key: str, entries: list[Document]) -> Document:
-        return self._document("POST", f"{OWN}/keys/{_segment(public_key)}/accessList", body=entries)
+    def list_callers(self, kind: Callers) -> list[Document]:
+        return list(self._iter_list(f"{OWN}/{kind.value}"))
 
-    def disallow_address(self, public_key: str, entry: str) -> Document:
-        return self._document("DELETE", f"{OWN}/keys/{_segment(public_key)}/accessList/{_segment(entry)}")
+    def get_caller(self, kind: Callers, name: str) -> Document:
+        return self._document("GET", _caller(kind, name))
+
+    def create_caller(self, kind: Callers, body: Document) -> Document:
+        """The answer alone has the private key, or the secret."""
+        return self._document("POST", f"{OWN}/{kind.value}", body=body)
+
+    def change_caller(self, kind: Callers, name: str, change: Document) -> Document:
+        return self._document("PATCH", _caller(kind, name), body=change)
+
+    def end_caller(self, kind: Callers, name: str) -> None:
+        self._document("DELETE", _caller(kind, name))
+
+    def rotate_key(self, public_key: str) -> Document:
+        return self._document("POST", f"{_caller(Callers.KEYS, public_key)}/rotate", body={})
+
+    def add_secret(self, client_id: str, body: Document) -> Document:
+        return self._document("POST", f"{_caller(Callers.ACCOUNTS, client_id)}/secrets", body=body)
+
+    def remove_secret(self, client_id: str, secret_id: str) -> Document:
+        secrets = f"{_caller(Callers.ACCOUNTS, client_id)}/secrets"
+        return self._document("DELETE", f"{secrets}/{_segment(secret_id)}")
+
+    def allow_addresses(self, kind: Callers, name: str, entries: list[Document]) -> Document:
+        return self._document("POST", f"{_caller(kind, name)}/accessList", body=entries)
+
+    def disallow_address(self, kind: Callers, name: str, entry: str) -> Document:
+        return self._document("DELETE", f"{_caller(kind, name)}/accessList/{_segment(entry)}")
 
     def get_status(self) -> Document:
         return self._document("GET", f"{OWN}/status")
@@ -337,6 +371,10 @@ class EbbtideClient:
 
 
 _NOT_OURS = "is this URL that of an Ebbtide API?"
+
+
+def _caller(kind: Callers, name: str) -> str:
+    return f"{OWN}/{kind.value}/{_segment(name)}"
 
 
 def _own_group(group_id: str) -> str:

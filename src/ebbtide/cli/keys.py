@@ -1,16 +1,27 @@
-"""`ebbtide keys …`: who may call the API, and from where."""
+"""`ebbtide keys …`: who may call the API, and from where.
 
-import ipaddress
+A private key is printed once, by the command that made it, and kept nowhere.
+"""
+
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ebbtide.cli.client import Document
+from ebbtide.cli.callers import (
+    AllowOption,
+    DescriptionOption,
+    RoleOption,
+    access_entry,
+    read_grants,
+    show_addresses,
+    without_absent,
+)
+from ebbtide.cli.client import Callers, Document
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
-from ebbtide.cli.session import OutputOption, ProfileOption, open_client
+from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, open_client
 from ebbtide.errors import InvalidInput
 from ebbtide.logs import configure_logs
 from ebbtide.settings import Settings
@@ -22,6 +33,11 @@ def register(app: typer.Typer) -> None:
         name="keys", help="API keys and the addresses that may use them.", no_args_is_help=True
     )
     commands.command(name="list", epilog=_LIST_EXAMPLES)(list_)
+    commands.command(name="show", epilog=_SHOW_EXAMPLES)(show)
+    commands.command(name="create", epilog=_CREATE_EXAMPLES)(create)
+    commands.command(name="change", epilog=_CHANGE_EXAMPLES)(change)
+    commands.command(name="rotate", epilog=_ROTATE_EXAMPLES)(rotate)
+    commands.command(name="revoke", epilog=_REVOKE_EXAMPLES)(revoke)
     commands.command(name="allow", epilog=_ALLOW_EXAMPLES)(allow)
     commands.command(name="disallow", epilog=_DISALLOW_EXAMPLES)(disallow)
     commands.command(name="reset-owner", epilog=_RESET_EXAMPLES)(reset_owner)
@@ -38,12 +54,103 @@ Examples:
 
 
 def list_(output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
-    """List API keys with the addresses that may use them: your own, or all for a global owner."""
+    """List API keys with the addresses that may use them: your own, and those of projects that you own."""
     with open_client(profile) as client:
         out = Output(output)
         found = client.list_keys()
         out.document(found)
         out.table(documents.KEY_HEADERS, [documents.key_row(key) for key in found], empty="there is no key")
+
+
+_SHOW_EXAMPLES = """\b
+Examples:
+  ebbtide keys show zmmrboas
+  ebbtide keys show zmmrboas -o json | jq '.accessList[] | {cidrBlock, lastUsed, count}'
+"""
+
+
+def show(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
+    """Show one API key."""
+    with open_client(profile) as client:
+        _show_whole(Output(output), client.get_caller(Callers.KEYS, key))
+
+
+_CREATE_EXAMPLES = """\b
+Examples:
+  ebbtide keys create --role GROUP_READ_ONLY --description dashboards
+  ebbtide keys create --role GROUP_BACKUP_ADMIN --group shop --allow 192.0.2.7
+  ebbtide keys create --role GROUP_OWNER:shop --role GROUP_READ_ONLY:billing -o json
+"""
+
+
+def create(
+    roles: RoleOption,
+    description: DescriptionOption = None,
+    allow: AllowOption = None,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Make an API key. Its private key is printed once, here.
+
+    Without --allow it may read from anywhere, but not ask for restores: those need a listed address.
+    """
+    entries = [access_entry(address) for address in allow or []]
+    with open_client(profile) as client:
+        body = without_absent(
+            description=description, grants=read_grants(client, roles, group), accessList=entries or None
+        )
+        made = client.create_caller(Callers.KEYS, body)
+    _show_new(Output(output), made)
+
+
+_CHANGE_EXAMPLES = """\b
+Examples:
+  ebbtide keys change zmmrboas --role GROUP_READ_ONLY
+  ebbtide keys change zmmrboas --description "nightly restore test"
+"""
+
+
+def change(
+    key: KeyArgument,
+    roles: RoleOption = None,
+    description: DescriptionOption = None,
+    output: OutputOption = OutputFormat.TEXT,
+    profile: ProfileOption = None,
+    group: GroupOption = None,
+) -> None:
+    """Give a key other roles, in place of all that it has, or another description."""
+    with open_client(profile) as client:
+        grants = read_grants(client, roles, group) if roles else None
+        changes = without_absent(description=description, grants=grants)
+        _show_whole(Output(output), client.change_caller(Callers.KEYS, key, changes))
+
+
+_ROTATE_EXAMPLES = """\b
+Examples:
+  ebbtide keys rotate zmmrboas
+"""
+
+
+def rotate(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
+    """Give a key another private key, printed once, here. The old one stops working at once."""
+    with open_client(profile) as client:
+        _show_new(Output(output), client.rotate_key(key))
+
+
+_REVOKE_EXAMPLES = """\b
+Examples:
+  ebbtide keys revoke zmmrboas
+"""
+
+
+def revoke(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
+    """End a key, at once and for good. Links that it asked for stay until they expire."""
+    with open_client(profile) as client:
+        client.end_caller(Callers.KEYS, key)
+    out = Output(output)
+    out.document({"publicKey": key, "revoked": True})
+    out.text(f"{key} is revoked")
 
 
 _ALLOW_EXAMPLES = """\b
@@ -62,7 +169,7 @@ def allow(
     """Let a key be used from more addresses."""
     entries = [access_entry(address) for address in addresses]
     with open_client(profile) as client:
-        _show_key(Output(output), client.allow_addresses(key, entries))
+        show_addresses(Output(output), client.allow_addresses(Callers.KEYS, key, entries), name=key)
 
 
 _DISALLOW_EXAMPLES = """\b
@@ -83,7 +190,7 @@ def disallow(
     """Take an address off a key's access list. The address that you call from cannot be taken off."""
     entry = next(iter(access_entry(address).values()))
     with open_client(profile) as client:
-        _show_key(Output(output), client.disallow_address(key, entry))
+        show_addresses(Output(output), client.disallow_address(Callers.KEYS, key, entry), name=key)
 
 
 _RESET_EXAMPLES = """\b
@@ -118,20 +225,26 @@ def reset_owner(
         out.remark("the private key is not shown again; put both into your profile (`ebbtide config path`)")
 
 
-def access_entry(address: str) -> Document:
-    """One entry for an access list: `{"ipAddress"}` or `{"cidrBlock"}`. Raises InvalidInput."""
-    try:
-        if "/" in address:
-            return {"cidrBlock": str(ipaddress.ip_network(address))}
-        return {"ipAddress": str(ipaddress.ip_address(address))}
-    except ValueError as error:
-        raise InvalidInput("CIDR", expected=f"an address or a CIDR block ({error})", got=address) from error
-
-
-def _show_key(output: Output, key: Document) -> None:
+def _show_whole(output: Output, key: Document) -> None:
     output.document(key)
-    entries = ", ".join(documents.address_of(entry) for entry in key.get("accessList") or [])
-    output.text(f"{key.get('publicKey')} may be used from: {entries or 'anywhere'}")
+    output.fields(_fields(key))
+
+
+def _show_new(output: Output, key: Document) -> None:
+    output.document(key)
+    output.fields([*_fields(key), ("private key", documents.cell(key.get("privateKey")))])
+    if not output.as_json:
+        output.remark("the private key is not shown again")
+
+
+def _fields(key: Document) -> list[tuple[str, str]]:
+    return [
+        ("public key", documents.cell(key.get("publicKey"))),
+        ("description", documents.cell(key.get("description"))),
+        ("roles", documents.roles_of(key)),
+        ("may be used from", documents.addresses_of(key)),
+        ("made", documents.cell(key.get("created"))),
+    ]
 
 
 def _service_settings(data: Path) -> Settings:

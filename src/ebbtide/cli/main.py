@@ -23,6 +23,7 @@ from ebbtide.cli import (
     restores,
     schedule,
     serve,
+    service_accounts,
     snapshots,
 )
 from ebbtide.cli.exit_codes import (
@@ -64,7 +65,7 @@ def build_app() -> typer.Typer:
     serve.register(app)
     demo.register(app)
     doctor.register(app)
-    for module in (clusters, snapshots, schedule, restores, repository, events, keys, config):
+    for module in (clusters, snapshots, schedule, restores, repository, events, keys, service_accounts, config):
         module.register(app)
     return app
 

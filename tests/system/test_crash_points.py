@@ -34,17 +34,17 @@ class Shop:
         self.service = owner.service
         self._deaths = 0
 
-    def crash(self, point: str, act: Callable[[], object]) -> None:
-        """Arm `point`, `act`, and wait until a process died of it. What `act` was answered is then not known."""
-        self.service.arm_crash(point)
+    def crash(self, *points: str, act: Callable[[], object]) -> None:
+        """Arm `points`, `act`, and wait until a process died of each. What `act` was answered is then not known."""
+        self.service.arm_crash(*points)
         try:
             act()
         except EbbtideError:
             # The api itself may have died before it answered.
             if not self.service.has_crashed():
                 raise
-        self.service.wait_until(self.service.has_crashed, f"crash point {point}")
-        self._deaths += 1
+        self.service.wait_until(self.service.has_crashed, f"crash points {points}")
+        self._deaths += len(points)
 
     def calm_down(self) -> None:
         """Start the service anew where its children died so often that the supervisor begins to wait."""
@@ -122,20 +122,26 @@ def test_every_crash_point_has_its_test() -> None:
 
 def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:
     owner = shop.owner
-    shop.crash("cluster.recorded", lambda: owner.client.add_cluster(owner.group_id, owner.registration()))
+    shop.crash("cluster.recorded", act=lambda: owner.client.add_cluster(owner.group_id, owner.registration()))
     first = owner.wait_until_following()
     address = f"{first['head']['host']}:{first['head']['port']}"
     assert address in shop.addresses()
 
-    shop.crash("head.left", lambda: owner.client.remove_cluster(owner.group_id, owner.name))
-    shop.crash("head.files_removed", lambda: None)
+    shop.crash(
+        "head.left",
+        "head.files_removed",
+        act=lambda: owner.client.remove_cluster(owner.group_id, owner.name),
+    )
     owner.wait_until_removed()
     assert [m.address for m in owner.lab.members] == shop.addresses()
     assert list((shop.service.data / "heads").iterdir()) == []
     assert shop.service.process_ids()["head"] == []
 
-    shop.crash("head.started", lambda: owner.client.add_cluster(owner.group_id, owner.registration()))
-    shop.crash("head.joined", lambda: None)
+    shop.crash(
+        "head.started",
+        "head.joined",
+        act=lambda: owner.client.add_cluster(owner.group_id, owner.registration()),
+    )
     second = owner.wait_until_following()
     assert second["id"] != first["id"]
     assert len(shop.service.process_ids()["head"]) == 1
@@ -148,7 +154,7 @@ def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
     shop.calm_down()
     shop.owner.write()
 
-    shop.crash(point, shop.owner.start_snapshot)
+    shop.crash(point, act=shop.owner.start_snapshot)
     snapshot_id = shop.service.wait_until(shop.newest_snapshot, "the snapshot to be listed")
     shop.owner.wait_for_snapshot(snapshot_id)
 
@@ -174,7 +180,7 @@ def test_a_restore_job_finishes_after_a_crash(shop: Shop, point: str) -> None:
     shop.calm_down()
     snapshot_id = shop.any_snapshot()
 
-    shop.crash(point, lambda: shop.owner.start_restore(snapshot_id))
+    shop.crash(point, act=lambda: shop.owner.start_restore(snapshot_id))
     job_id = shop.service.wait_until(shop.newest_restore, "the restore job to be listed")
     job = shop.owner.wait_until_ready(job_id)
     archive = shop.owner.download(job)
@@ -195,7 +201,7 @@ def test_prune_goes_on_after_a_crash(shop: Shop, point: str) -> None:
     kept = str(shop.owner.take_snapshot()["id"])
     shop.delete_snapshot(doomed)
 
-    shop.crash(point, shop.ask_for_prune)
+    shop.crash(point, act=shop.ask_for_prune)
     shop.wait_until_pruned()
 
     store = shop.owner.store()

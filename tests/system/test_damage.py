@@ -61,7 +61,7 @@ def wait_until_noticed(owner: Owner, job_id: str) -> Document:
         found = owner.restore_progress(job_id)
         return found if found["deliveryStatusName"] == "FAILED" else None
 
-    return owner.service.wait_until(look, f"restore job {job_id} to notice the damage", seconds=30)
+    return owner.service.wait_until(look, f"restore job {job_id} to notice the damage")
 
 
 @pytest.mark.parametrize("spoil", [flip, truncate, remove], ids=lambda spoil: str(spoil.__name__))

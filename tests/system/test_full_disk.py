@@ -198,7 +198,7 @@ def full_storage(
         yield Place(owner, catalog=catalog, repository=directory.repository(settings), fill=fill, free=free)
     finally:
         worker.stop()
-        thread.join(40)
+        thread.join(120)
         catalog.close()
         catalog_mongod.stop()
 

@@ -18,7 +18,7 @@ def service(new_service: Callable[..., RunningService]) -> RunningService:
 def test_a_service_is_ready_once_its_worker_works_and_tells_of_its_repository(
     service: RunningService,
 ) -> None:
-    with httpx.Client(base_url=service.base_url, trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=service.base_url, trust_env=False, timeout=60) as client:
         assert client.get("/health/live").text == "ok\n"
         service.wait_until(lambda: client.get(health.READY_PATH).status_code == 200, "readiness")
 

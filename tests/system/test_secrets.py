@@ -81,7 +81,7 @@ class Evidence:
         self.job = self.owner.wait_until_ready(self.owner.start_restore(snapshot["id"]))
         self.owner.wait_until_hashed(self.job["id"])
         self.archive = self.owner.download(self.job)
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             assert client.get(self.job["delivery"]["url"]).content == self.archive
             # A wrong key and a wrong password must not be logged either, being nearly right ones.
             url = self.job["delivery"]["url"]

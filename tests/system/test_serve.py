@@ -13,9 +13,7 @@ import pytest
 from ebbtide.errors import AccessDenied, EbbtideError
 from ebbtide.mongod.ports import free_port
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Owner, RunningService
-
-STOP_SECONDS_MAX = 20.0
+from ebbtide.testing.service import WAIT_SECONDS, Owner, RunningService
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def ebbtide(service: RunningService, *arguments: str) -> "subprocess.CompletedPr
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_SECONDS,
     )
 
 
@@ -169,8 +167,7 @@ def test_a_stop_ends_every_process_and_a_lost_service_key_costs_no_snapshot(owne
     snapshot = owner.take_snapshot()
     assert mode(next((service.data / "heads").glob("*/keyfile"))) == 0o600
 
-    seconds = service.terminate()
-    assert seconds < STOP_SECONDS_MAX
+    service.terminate()
     assert not any(service.process_ids().values())
 
     (service.data / "secret.key").unlink()

@@ -79,7 +79,7 @@ def test_an_unlisted_name_is_refused_while_armed() -> None:
 
 def _run(code: str, file: Path) -> int:
     environment = {**os.environ, "EBBTIDE_CRASH_FILE": str(file)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode
+    return subprocess.run([sys.executable, "-c", code], env=environment, timeout=120).returncode
 
 
 def test_the_named_point_kills_the_process_and_takes_the_file_away(tmp_path: Path) -> None:
@@ -92,3 +92,29 @@ def test_the_named_point_kills_the_process_and_takes_the_file_away(tmp_path: Pat
     assert _run(code, file) == -signal.SIGKILL
     assert not file.exists()
     assert _run(code, file) == 3
+
+
+def test_several_points_are_visited_in_their_order(tmp_path: Path) -> None:
+    file = tmp_path / "crash"
+    file.write_text("snapshot.locked\nsnapshot.recorded")
+    code = (
+        f"from {crash_points.__name__} import reach\n"
+        "reach('snapshot.recorded')\nreach('snapshot.locked')\nraise SystemExit(3)"
+    )
+    assert _run(code, file) == -signal.SIGKILL
+    assert file.read_text() == "snapshot.recorded"
+    assert _run(code, file) == -signal.SIGKILL
+    assert not file.exists()
+
+
+def test_a_point_may_freeze_the_process_until_it_is_let_go_on(tmp_path: Path) -> None:
+    file = tmp_path / "crash"
+    file.write_text("freeze snapshot.locked")
+    code = f"from {crash_points.__name__} import reach\nreach('snapshot.locked')\nraise SystemExit(3)"
+    environment = {**os.environ, "EBBTIDE_CRASH_FILE": str(file)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert not file.exists()
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == 3

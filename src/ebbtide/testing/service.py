@@ -28,7 +28,7 @@ from pymongo import MongoClient
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.cli.client import EbbtideClient
 from ebbtide.cli.profile import Connection
-from ebbtide.crash_points import CRASH_POINTS
+from ebbtide.crash_points import CRASH_POINTS, FREEZE
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.ids import ClusterId, SnapshotId
 from ebbtide.domain.oplog import OplogRange
@@ -48,9 +48,11 @@ from ebbtide.testing.oplog import set_between
 Document = dict[str, Any]
 T = TypeVar("T")
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 25.0
-"""More than `ebbtide serve` allows itself, so that a test sees a slow stop instead of making it a kill."""
+WAIT_SECONDS = 120.0
+"""How long anything is waited for. Far more than it takes: a test fails by what it finds, not by a busy machine."""
+
+STOP_SECONDS = 60.0
+"""Far more than `ebbtide serve` allows itself, so that a test sees a slow stop instead of making it a kill."""
 
 ROLES = ("serve", "api", "worker", "catalog", "head")
 _POLL_SECONDS = 0.05
@@ -108,7 +110,7 @@ class RunningService:
 
     def wait_until_ready(self) -> None:
         """Return once this start said that the API answers. Raises ServiceNotReady."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + WAIT_SECONDS
         while "Ebbtide is at" not in self.log_text(this_start=True):
             if not self.is_running() or time.monotonic() > deadline:
                 raise ServiceNotReady(f"ebbtide serve did not come up:\n{self.log_tail()}")
@@ -118,16 +120,14 @@ class RunningService:
         """Whether the supervisor lives."""
         return self._process is not None and self._process.poll() is None
 
-    def terminate(self) -> float:
-        """Ask for an orderly end, and wait for it; the seconds that it took. Raises ServiceNotReady after 25 s."""
-        started = time.monotonic()
+    def terminate(self) -> None:
+        """Ask for an orderly end, and wait for it. Raises ServiceNotReady after `STOP_SECONDS`."""
         if self._process is not None:
             self._process.terminate()
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 raise ServiceNotReady(f"ebbtide serve did not stop:\n{self.log_tail()}") from None
-        return time.monotonic() - started
 
     def stop(self) -> None:
         """End every process of this data directory, orderly if possible. Never raises for a service that hangs."""
@@ -182,7 +182,7 @@ class RunningService:
         finally:
             catalog.close()
 
-    def wait_until(self, look: Callable[[], T | None], what: str, *, seconds: float = 60.0) -> T:
+    def wait_until(self, look: Callable[[], T | None], what: str, *, seconds: float = WAIT_SECONDS) -> T:
         """The first answer of `look` that is true; an API that does not answer yet counts as no answer.
 
         Raises ServiceNotReady, with the log's end.
@@ -201,14 +201,21 @@ class RunningService:
 
     # --- trouble on purpose ---------------------------------------------------------------------------------------
 
-    def arm_crash(self, name: str) -> None:
-        """Whichever process reaches the crash point `name` next kills itself there. Raises KeyError."""
+    def arm_crash(self, *names: str) -> None:
+        """Whichever process reaches the first crash point kills itself there, then at the second. Raises KeyError."""
+        self._arm([name for name in names if CRASH_POINTS[name]])
+
+    def arm_freeze(self, name: str) -> None:
+        """Whichever process reaches the crash point `name` next stops there, until SIGCONT. Raises KeyError."""
+        self._arm([f"{FREEZE}{name}" for name in (name,) if CRASH_POINTS[name]])
+
+    def _arm(self, lines: Sequence[str]) -> None:
         temporary = self.crash_path.with_suffix(".new")
-        temporary.write_text(f"{name}\n" if CRASH_POINTS[name] else "")
+        temporary.write_text("\n".join(lines))
         temporary.replace(self.crash_path)
 
     def has_crashed(self) -> bool:
-        """Whether the armed point was reached: its file is gone."""
+        """Whether every armed point was reached: their file is gone."""
         return not self.crash_path.exists()
 
     def process_ids(self) -> dict[str, list[int]]:
@@ -348,7 +355,7 @@ class Owner:
     def snapshot(self, snapshot_id: str) -> Document:
         return self.client.get_snapshot(self.group_id, self.name, snapshot_id)
 
-    def wait_for_snapshot(self, snapshot_id: str, *, seconds: float = 60.0) -> Document:
+    def wait_for_snapshot(self, snapshot_id: str, *, seconds: float = WAIT_SECONDS) -> Document:
         """The snapshot once it is complete. Raises ServiceNotReady, at once where it failed."""
 
         def look() -> Document | None:

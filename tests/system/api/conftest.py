@@ -86,7 +86,7 @@ class Service:
         """One call with digest, as the owner unless another key is given; `path` may be a whole address."""
         user, password = key or self.owner
         address = path if path.startswith("http") else f"{self.url}{path}"
-        return requests.request(method, address, auth=HTTPDigestAuth(user, password), timeout=30, **options)
+        return requests.request(method, address, auth=HTTPDigestAuth(user, password), timeout=120, **options)
 
     def new_key(
         self,
@@ -359,11 +359,11 @@ def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Ser
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    wait_until(lambda: server.started, seconds=15)
+    wait_until(lambda: server.started)
 
     def stop() -> None:
         server.stop()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         listener.close()
         if thread.is_alive():
             raise TimeoutError("the server did not stop")
@@ -390,7 +390,7 @@ def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Ser
     return service
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
+def wait_until(condition: Callable[[], Any], *, seconds: float = 90.0) -> Any:
     """The first true value of `condition`; TimeoutError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

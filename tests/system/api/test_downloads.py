@@ -31,7 +31,7 @@ def snapshot(service: Any) -> Any:
 
 def get(url: str, **headers: str) -> requests.Response:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.get(url, headers=names, timeout=30)
+    return requests.get(url, headers=names, timeout=60)
 
 
 def test_head_and_get_tell_the_same_and_head_never_counts(service: Any, snapshot: Any) -> None:
@@ -39,11 +39,11 @@ def test_head_and_get_tell_the_same_and_head_never_counts(service: Any, snapshot
     link, link_v3, header = service.links(job)
     data = service.archive_bytes(job)
     for _ in range(3):
-        head = requests.head(link, timeout=10)
+        head = requests.head(link, timeout=60)
         assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == str(len(data))
-    assert requests.head(link_v3, headers=header, timeout=10).status_code == 200
-    whole = requests.get(link_v3, headers=header, timeout=10)
+    assert requests.head(link_v3, headers=header, timeout=60).status_code == 200
+    whole = requests.get(link_v3, headers=header, timeout=60)
     assert whole.content == data
     expected = {
         "Content-Type": "application/gzip",
@@ -57,7 +57,7 @@ def test_head_and_get_tell_the_same_and_head_never_counts(service: Any, snapshot
     assert head.headers["ETag"] == whole.headers["ETag"]
     assert "Content-Encoding" not in whole.headers
     assert service.job(job.id).completed_downloads == 1
-    assert [get(link).status_code, requests.head(link, timeout=10).status_code] == [410, 410]
+    assert [get(link).status_code, requests.head(link, timeout=60).status_code] == [410, 410]
 
 
 def test_hashes_appear_after_the_first_complete_download(service: Any, snapshot: Any) -> None:
@@ -80,7 +80,7 @@ def test_ranges(service: Any, snapshot: Any) -> None:
     link, _, _ = service.links(job)
     data = service.archive_bytes(job)
     n = len(data)
-    etag = requests.head(link, timeout=10).headers["ETag"]
+    etag = requests.head(link, timeout=60).headers["ETag"]
     parts = {
         "bytes=0-0": (0, 1),
         "bytes=100-70099": (100, 70100),
@@ -134,7 +134,7 @@ def cut_off(link: str, *, after_bytes: int) -> bytes:
     """What a client got that hangs up, with the rest still under way."""
     address = urlsplit(link)
     got = b""
-    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=60) as connection:
         connection.sendall(f"GET {address.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         while len(got) < after_bytes:
             got += connection.recv(65536)
@@ -184,17 +184,17 @@ def test_wrong_links_all_get_one_answer(service: Any, snapshot: Any) -> None:
     not_ready = service.new_job(snapshot)
     wrong_key = {"Authorization": "Bearer " + "0" * 32}
     answers = [
-        requests.get(link.replace(job.id, new_id(), 1), timeout=10),
-        requests.get(link.rsplit("/", 1)[0] + "/other.tar.gz", timeout=10),
-        requests.get(link.replace("/pull/" + job.id + "/", "/pull/" + job.id + "/x"), timeout=10),
-        requests.get(link_v3, timeout=10),
-        requests.get(link_v3, headers=wrong_key, timeout=10),
-        requests.get(link_v3.replace(job.id, not_ready.id), headers=header, timeout=10),
-        requests.get(link_v3.replace(job.id, "nonsense"), headers=header, timeout=10),
+        requests.get(link.replace(job.id, new_id(), 1), timeout=60),
+        requests.get(link.rsplit("/", 1)[0] + "/other.tar.gz", timeout=60),
+        requests.get(link.replace("/pull/" + job.id + "/", "/pull/" + job.id + "/x"), timeout=60),
+        requests.get(link_v3, timeout=60),
+        requests.get(link_v3, headers=wrong_key, timeout=60),
+        requests.get(link_v3.replace(job.id, not_ready.id), headers=header, timeout=60),
+        requests.get(link_v3.replace(job.id, "nonsense"), headers=header, timeout=60),
     ]
     assert {(404, answers[0].content)} == {(a.status_code, a.content) for a in answers}
     assert service.catalog.transfers.list_for_job(job.id) == []
-    refused = requests.post(link, timeout=10)
+    refused = requests.post(link, timeout=60)
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
 
 
@@ -254,8 +254,8 @@ def test_the_log_never_holds_a_key(service: Any, snapshot: Any, capsys: pytest.C
     link, link_v3, header = service.links(job)
     key, shown_key = service.download_key(job), link.split("/")[-2]
     for path in (link, link.replace("pull/", "pull//"), link.replace("/v2/", "/v9/"), f"{link_v3}/{key}"):
-        requests.get(path, headers=header, timeout=10)
-    requests.get(f"{service.url}/api/atlas/v1.0/{shown_key}?key={key}", timeout=10)
+        requests.get(path, headers=header, timeout=60)
+    requests.get(f"{service.url}/api/atlas/v1.0/{shown_key}?key={key}", timeout=60)
     captured = capsys.readouterr()
     text = captured.out + captured.err
     assert "api.request" in text

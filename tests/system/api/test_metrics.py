@@ -17,7 +17,7 @@ from ebbtide.domain.snapshot import SnapshotState
 
 
 def fetch(service: Any, path: str, **options: Any) -> requests.Response:
-    return requests.get(f"{service.url}{path}", timeout=30, **options)
+    return requests.get(f"{service.url}{path}", timeout=60, **options)
 
 
 def samples(text: str) -> dict[str, float]:
@@ -44,8 +44,8 @@ def service(start_service: Callable[..., Any]) -> Any:
 def test_who_lives_says_so(service: Any) -> None:
     answer = fetch(service, "/health/live")
     assert (answer.status_code, answer.text) == (200, "ok\n")
-    assert requests.head(f"{service.url}/health/live", timeout=30).status_code == 200
-    assert requests.post(f"{service.url}/health/live", timeout=30).status_code == 405
+    assert requests.head(f"{service.url}/health/live", timeout=60).status_code == 200
+    assert requests.post(f"{service.url}/health/live", timeout=60).status_code == 405
 
 
 def test_ready_means_catalog_worker_and_repository(service: Any) -> None:
@@ -143,7 +143,7 @@ def test_metrics_tell_of_heads_snapshots_repository_jobs_and_requests(service: A
 
 
 def test_a_caller_cannot_make_up_labels(service: Any) -> None:
-    requests.request("PROPFIND", f"{service.url}/health/live", timeout=30)
+    requests.request("PROPFIND", f"{service.url}/health/live", timeout=60)
     text = fetch(service, "/metrics").text
     assert "PROPFIND" not in text
     assert 'method="other"' in text

@@ -291,7 +291,7 @@ def test_an_empty_list_is_a_list(service: Any) -> None:
 
 
 def test_the_401_body_is_the_hosted_services(service: Any) -> None:
-    answer = requests.get(f"{service.url}/api/atlas/v1.0/groups", timeout=10)
+    answer = requests.get(f"{service.url}/api/atlas/v1.0/groups", timeout=60)
     expected = {"error": 401, "reason": "Unauthorized", "detail": "You are not authorized for this resource."}
     assert expected == json.loads(answer.content)
     assert answer.headers["Content-Type"] == "application/json"

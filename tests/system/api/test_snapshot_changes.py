@@ -152,16 +152,16 @@ def test_the_links_of_a_deleted_snapshot_are_dead(service: Any) -> None:
     snapshot = service.stored_snapshot({"a.wt": b"x" * 5000})
     job = service.ready_job(snapshot)
     url, _, _ = service.links(job)
-    assert requests.head(url, timeout=10).status_code == 200
+    assert requests.head(url, timeout=60).status_code == 200
     delete(service, snapshot)
-    assert requests.get(url, timeout=10).status_code == 410
+    assert requests.get(url, timeout=60).status_code == 410
     shown = service.call("GET", f"{service.base}/restoreJobs/{job.id}").json()
     assert (shown["statusName"], shown["delivery"]["statusName"]) == ("FINISHED", "EXPIRED")
     assert shown["delivery"]["url"] == url
     # Bringing it back gives new jobs, not the old links.
     service.call("POST", f"{own(service, snapshot)}/undelete")
-    assert requests.get(url, timeout=10).status_code == 410
-    assert requests.head(service.links(service.ready_job(snapshot))[0], timeout=10).status_code == 200
+    assert requests.get(url, timeout=60).status_code == 410
+    assert requests.head(service.links(service.ready_job(snapshot))[0], timeout=60).status_code == 200
 
 
 def test_a_link_that_becomes_ready_while_its_snapshot_is_deleted_dies_too(service: Any) -> None:
@@ -170,7 +170,7 @@ def test_a_link_that_becomes_ready_while_its_snapshot_is_deleted_dies_too(servic
     delete(service, snapshot)
     service.make_ready(job)
     expire_links_of_deleted(catalog=service.catalog, now=service.clock.now())
-    assert requests.get(service.links(job)[0], timeout=10).status_code == 410
+    assert requests.get(service.links(job)[0], timeout=60).status_code == 410
 
 
 def test_no_restore_of_a_deleted_snapshot_nor_one_that_outlives_it(service: Any) -> None:

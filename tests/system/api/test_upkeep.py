@@ -345,7 +345,7 @@ def test_prune_runs_by_itself_and_a_run_that_was_left_is_begun_anew(
     house = Housekeeping(context)
     house.look()
     upkeep.wait_until(lambda: upkeep.catalog.prune_runs.next_unfinished() is None)
-    house.stop(seconds=20)
+    house.stop(seconds=60)
     assert upkeep.catalog.prune_runs.find(left.id).state is PruneState.DONE
     assert not has_manifest(context, doomed)
 
@@ -404,7 +404,7 @@ def test_prune_gives_way_to_a_snapshot_that_begins(upkeep: Any) -> None:
     upkeep.wait_until(has_given_way)
     assert waiting.is_alive()
     guard.leave()
-    waiting.join(5)
+    waiting.join(60)
     assert not waiting.is_alive()
     with pytest.raises(PruneInterrupted):
         guard.enter()

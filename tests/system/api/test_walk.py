@@ -38,6 +38,6 @@ def test_curl_with_digest_creates_and_downloads(service: Any, tmp_path: Any) -> 
         member = archive.extractfile(f"{job.file_name.removesuffix('.tar.gz')}/journal/log")
         assert member is not None
         assert content["journal/log"] == member.read()
-    assert requests.get(link_v3, headers=header, timeout=10).status_code == 410
+    assert requests.get(link_v3, headers=header, timeout=60).status_code == 410
     shown = service.call("GET", f"{service.base}/restoreJobs/{job.id}").json()
     assert shown["delivery"]["statusName"] == "MAX_DOWNLOADS_EXCEEDED"

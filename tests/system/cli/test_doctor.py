@@ -31,7 +31,7 @@ def run_doctor(service: RunningService, tmp_path: Path, *arguments: str) -> tupl
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     findings = json.loads(done.stdout)["findings"] if done.stdout else []
     return done.returncode, findings, done.stderr

@@ -19,7 +19,7 @@ from ebbtide.mongod.binary import find_mongod
 from ebbtide.mongod.ports import free_port
 from ebbtide.testing.lab import ReplicaSetLab
 
-SERVE_SECONDS = 60.0
+SERVE_SECONDS = 120.0
 
 
 class Shell:
@@ -35,7 +35,7 @@ class Shell:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
         )
         assert done.returncode == code, f"{arguments}\n{done.stdout}\n{done.stderr}"
         return done
@@ -80,7 +80,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         )
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=40)
+        process.wait(timeout=120)
 
 
 def _wait_for_owner(process: "subprocess.Popen[bytes]", log_path: Path, data: Path) -> Any:
@@ -159,7 +159,7 @@ def _resume(shell: Shell, job: str, archive: Path) -> None:
 
 def _etag(shell: Shell, job: str) -> str:
     delivery = shell.json("restores", "show", job, "--link")["delivery"]
-    response = httpx.head(delivery["url"])
+    response = httpx.head(delivery["url"], timeout=60)
     return str(response.headers["etag"])
 
 

@@ -120,7 +120,7 @@ def test_a_slow_write_does_not_overtake_the_last_word(clock: HandClock) -> None:
     def write(progress: Progress) -> None:
         if progress.done == 1:
             is_writing.set()
-            may_write.wait(5)
+            may_write.wait(60)
         written.append(progress.done)
 
     progress = ThrottledProgress(write, clock)
@@ -128,7 +128,7 @@ def test_a_slow_write_does_not_overtake_the_last_word(clock: HandClock) -> None:
     clock.sleep(INTERVAL_SECONDS)
     slow = threading.Thread(target=progress.advance, args=(1,))
     slow.start()
-    assert is_writing.wait(5)
+    assert is_writing.wait(60)
     progress.advance(9)
     last = threading.Thread(target=progress.flush)
     last.start()

@@ -107,7 +107,7 @@ class Ran:
         )
         return self.catalog.job
 
-    def wait_for_a_check_to_raise(self, deadline_seconds: float = 5.0) -> None:
+    def wait_for_a_check_to_raise(self, deadline_seconds: float = 60.0) -> None:
         """A step that works until it is told to stop."""
         deadline = SystemClock().monotonic() + deadline_seconds
         while SystemClock().monotonic() < deadline:
@@ -322,7 +322,7 @@ def test_progress_that_cannot_be_written_is_no_failure() -> None:
     assert job.progress.done == 1
 
 
-def _wait_until(condition: Callable[[], bool], deadline_seconds: float = 5.0) -> None:
+def _wait_until(condition: Callable[[], bool], deadline_seconds: float = 60.0) -> None:
     deadline = SystemClock().monotonic() + deadline_seconds
     while not condition():
         assert SystemClock().monotonic() < deadline

@@ -24,7 +24,7 @@ PIECE_BYTES = 8 * BLOCK_BYTES
 
 
 def wait_until_ready(compressor: Compressor) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not compressor.is_ready():
         if time.monotonic() > deadline:
             raise TimeoutError("the compressor did not come up")
@@ -104,7 +104,7 @@ def test_a_child_ends_with_its_parents_pipe(compressor: Compressor) -> None:
     if process.stdin is None:
         raise AssertionError("no pipe")
     process.stdin.close()
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 def test_one_that_is_lost_while_it_is_lent_is_not_lent_again(file: Path) -> None:

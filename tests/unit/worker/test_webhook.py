@@ -216,7 +216,7 @@ def test_the_thread_sends_and_stops(
     webhook.send_pending()
     happen(catalog, clock, "one")
     webhook.start()
-    deadline = clock.monotonic() + 10
+    deadline = clock.monotonic() + 60
     while not receiver.bodies and clock.monotonic() < deadline:
         clock.sleep(0.02)
     webhook.stop()

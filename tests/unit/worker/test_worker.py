@@ -54,11 +54,11 @@ def working(context: BackupContext) -> Iterator[Worker]:
         yield worker
     finally:
         worker.stop()
-        thread.join(15)
+        thread.join(90)
         assert not thread.is_alive()
 
 
-def wait_until(condition: Callable[[], bool], deadline_seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], deadline_seconds: float = 60.0) -> None:
     deadline = time.monotonic() + deadline_seconds
     while not condition():
         assert time.monotonic() < deadline

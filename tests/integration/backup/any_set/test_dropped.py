@@ -133,6 +133,7 @@ def test_a_cluster_whose_set_is_lost_is_let_go_of(installation: Any, lab: Replic
         assert again.state is ClusterState.REMOVED
     for member in lab.members:
         lab.restart_member(member.index)
+    lab.primary()
     assert is_listed(lab, cluster)
     (event,) = installation.events(cluster, "cluster.detached")
     assert removal_line(cluster) in event.message

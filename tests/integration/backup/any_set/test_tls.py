@@ -33,8 +33,9 @@ def x509_lab(mongod_binary: Path) -> Iterator[ReplicaSetLab]:
         yield lab
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who is not answered anyway."""
     monkeypatch.setattr(registration, "ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(registration, "ALONE_SECONDS", 1.0)
 
@@ -59,7 +60,7 @@ def shown_certificate(lab: ReplicaSetLab, cluster: Cluster) -> str:
     context.load_cert_chain(str(lab.root / "client.pem"))
 
     with (
-        socket.create_connection((cluster.head_host, cluster.head_port), timeout=5) as plain,
+        socket.create_connection((cluster.head_host, cluster.head_port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname=cluster.head_host) as connection,
     ):
         shown = connection.getpeercert(binary_form=True)
@@ -121,6 +122,7 @@ def renew(installation: Any, cluster: Cluster, certificate: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_would_not_be_let_in_is_told_before_anything_is_changed(
     installation: Any, x509_lab: ReplicaSetLab
 ) -> None:
@@ -142,6 +144,7 @@ def test_what_would_not_be_let_in_is_told_before_anything_is_changed(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("impatient")
 def test_whom_the_members_do_not_even_answer_is_told_why(installation: Any, x509_lab: ReplicaSetLab) -> None:
     issue = authority(x509_lab).issue
     # What the members do not let in as a client does not get as far as an answer.

@@ -8,14 +8,15 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document, effective_state, own_restore_job_document
+from ebbtide.api.wire_automated import automated_document
 from ebbtide.domain.ids import RestoreJobId, is_id
 from ebbtide.domain.job import JobKind, job_id
-from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, apply_event
+from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent, RestoreJob, apply_event
 from ebbtide.restore.requesting import cancel_restore_job
 
 
 def get_restore_job(call: Call) -> Answer:
-    return Answer(document=_document(call, _find_job(call)))
+    return Answer(document=_document(call, find_own_job(call)))
 
 
 def cancel(call: Call) -> Answer:
@@ -23,7 +24,7 @@ def cancel(call: Call) -> Answer:
     fields = Fields(parse_object(call.body, empty_is_object=True))
     fields.refuse_unknown(())
     raise_violations(fields.violations)
-    job = _find_job(call)
+    job = find_own_job(call)
     cancelled = None
     if apply_event(effective_state(job, now=call.now), RestoreEvent.CANCELLED) is not None:
         cancelled = cancel_restore_job(
@@ -34,7 +35,8 @@ def cancel(call: Call) -> Answer:
     return Answer(document=_document(call, cancelled))
 
 
-def _find_job(call: Call) -> RestoreJob:
+def find_own_job(call: Call) -> RestoreJob:
+    """The path's restore job, of the path's group."""
     text = call.path_values["jobId"]
     if not is_id(text):
         raise refusal("INVALID_JOB_ID", text)
@@ -44,13 +46,22 @@ def _find_job(call: Call) -> RestoreJob:
     return job
 
 
+def own_restore_job_answer(call: Call, job: RestoreJob) -> Answer:
+    """A restore job as Ebbtide's own API shows it."""
+    return Answer(document=_document(call, job))
+
+
 def _document(call: Call, job: RestoreJob) -> Document:
     catalog = call.context.catalog
+    record = None
+    if job.method is DeliveryMethod.AUTOMATED_RESTORE:
+        record = catalog.automated_restores.find(job.id)
     return own_restore_job_document(
         job,
         now=call.now,
         work=catalog.jobs.find(job_id(JobKind.RESTORE, job.id)),
         transfers=catalog.transfers.list_for_job(job.id),
+        automated=None if record is None else automated_document(record),
         addresses=call.addresses,
     )
 

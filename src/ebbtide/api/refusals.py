@@ -93,6 +93,8 @@ CODES: dict[str, Code] = {
     "DUPLICATE_ADDRESSES_IN_INPUT": Code(400, "{0} is in the request more than once."),
     # state
     "ADDRESS_ALREADY_IN_ACCESS_LIST": Code(409, "{0} is on the access list of {1} already."),
+    "CLUSTER_RESTORE_IN_PROGRESS_CANNOT_UPDATE": Code(409, "{0}"),
+    "NOTHING_TO_UNDO": Code(409, "{0}"),
     "CANNOT_RESTORE_TO_TARGET": Code(403, "Restoring into group {0} is not allowed to this API key."),
     "CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT": Code(
         409, "Snapshot {0} is not complete yet, so it cannot be restored."

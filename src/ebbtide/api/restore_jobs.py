@@ -3,6 +3,7 @@
 from contextlib import suppress
 from datetime import timedelta
 
+from ebbtide.api.automated import TargetName, build_request, record_request
 from ebbtide.api.bodies import parse_object
 from ebbtide.api.entities import CLUSTER, GROUP, SNAPSHOT, entity_answer
 from ebbtide.api.families import Family
@@ -14,10 +15,8 @@ from ebbtide.api.refusals import refusal, refuse_fields, violation
 from ebbtide.api.responses import Answer, Shape
 from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
 from ebbtide.api.wire import Document, restore_job_document, self_links
-from ebbtide.domain.access import may_write
 from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
 from ebbtide.domain.restore_job import RestoreJob, RestoreStatus, hours_until
-from ebbtide.domain.restore_point import AtSnapshot
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.restore.links import open_download_key
 from ebbtide.restore.requesting import request_http_restore
@@ -78,20 +77,16 @@ def create_restore_job(call: Call) -> Answer:
     """Ask for a restore. Answers with a list of one: a replica set makes one job, without a batch."""
     match parse_restore_request(parse_object(call.body), family=call.family):
         case AutomatedRestore() as automated:
-            raise _refuse_automated(call, automated)
+            return _create_automated_restore(call, automated)
         case HttpRestore() as wanted:
             return _create_http_restore(call, wanted)
 
 
-def _refuse_automated(call: Call, automated: AutomatedRestore) -> Exception:
-    if not may_write(call.key, automated.target_group_id):
-        return refusal("CANNOT_RESTORE_TO_TARGET", automated.target_group_id)
-    if isinstance(automated.point, AtSnapshot):
-        _find_snapshot(call, automated.point.snapshot_id)
-    field = "delivery.methodName"
-    return refuse_fields(
-        [violation("UNSUPPORTED_DELIVERY_METHOD", field, "AUTOMATED_RESTORE", ": it is not offered yet")]
+def _create_automated_restore(call: Call, wanted: AutomatedRestore) -> Answer:
+    target = TargetName(
+        group_id=wanted.target_group_id, cluster_id=wanted.target_cluster_id, name=wanted.target_cluster_name
     )
+    return _answer_created(call, record_request(call, build_request(call, target, wanted.point)))
 
 
 def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
@@ -113,7 +108,11 @@ def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
         clock=call.context.clock,
         actor=call.actor,
     )
-    # `job` is as it was recorded: IN_PROGRESS and NOT_STARTED, however far a worker is by now.
+    return _answer_created(call, job)
+
+
+def _answer_created(call: Call, job: RestoreJob) -> Answer:
+    """`job` is as it was recorded: IN_PROGRESS and NOT_STARTED, however far a worker is by now."""
     document = {
         "results": [_document(call, job)],
         "links": self_links(call.addresses.restore_job(job)),

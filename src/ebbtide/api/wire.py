@@ -24,6 +24,7 @@ from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.progress import Progress
 from ebbtide.domain.restore_job import (
     READY,
+    DeliveryMethod,
     DeliveryStatus,
     RestoreEvent,
     RestoreJob,
@@ -232,6 +233,15 @@ def restore_job_document(
 def _delivery(
     job: RestoreJob, *, delivery_status: DeliveryStatus, addresses: Addresses, download_key: str | None
 ) -> Document:
+    if job.method is DeliveryMethod.AUTOMATED_RESTORE:
+        # Every source shows `HTTP` for these too, and no link, nor anything of one.
+        return _present(
+            methodName="HTTP",
+            statusName=delivery_status.value,
+            targetGroupId=job.target_group_id,
+            targetClusterId=job.target_cluster_id,
+            targetClusterName=job.target_cluster_name,
+        )
     delivery = _present(
         methodName="HTTP",
         statusName=delivery_status.value,
@@ -424,9 +434,10 @@ def own_restore_job_document(
     now: datetime,
     work: Job | None,
     transfers: Sequence[Transfer],
+    automated: Document | None = None,
     addresses: Addresses,
 ) -> Document:
-    """What the Atlas family has no place for; never a link or a key."""
+    """What the Atlas family has no place for; never a link or a key. `automated`: what it does to its target."""
     status, delivery_status = effective_state(job, now=now)
     return _present(
         id=job.id,
@@ -447,6 +458,7 @@ def own_restore_job_document(
         completedDownloads=job.completed_downloads,
         ready=_date_or_none(job.ready),
         expires=_date_or_none(job.expires),
+        automated=automated,
         job=None if work is None else job_document(work),
         transfers=[_transfer(t) for t in transfers],
         links=self_links(addresses.own_restore_job(job.group_id, job.id)),

@@ -109,7 +109,7 @@ class RestoreJob:
     may be in it (None: the snapshot as it is), `snapshot_id` the snapshot it is built on, `result_id` the stored
     result of a replay. `download_key` is 32 hex digits, sealed with this record's id. `sha1`
     is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
-    `expires` counts from the moment the link became ready, unless a moment was asked for. `restore_info` is the archive's restoreInfo.txt, kept so
+    `target_*` is the running cluster that an automated restore goes into. `expires` counts from the moment the link became ready, unless a moment was asked for. `restore_info` is the archive's restoreInfo.txt, kept so
     that the archive's bytes outlive a change of its wording. `reason` tells why a job is BROKEN or FAILED.
     """
 
@@ -140,6 +140,9 @@ class RestoreJob:
     limit: OplogTimestamp | None = None
     result_id: ResultId | None = None
     asked_expires: datetime | None = None
+    target_group_id: GroupId | None = None
+    target_cluster_id: ClusterId | None = None
+    target_cluster_name: str | None = None
 
     @property
     def state(self) -> RestoreState:

@@ -74,7 +74,16 @@ def allow_restores(
 
 
 def forbid_restores(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
-    """Make a cluster no target any more, and forget its account. A restore into it that runs is not stopped."""
+    """Make a cluster no target any more, and forget its account.
+
+    Raises Refused while a restore into it is not over: it needs the account, and be it to let writers go.
+    """
+    active = catalog.automated_restores.find_active(cluster.id)
+    if active is not None:
+        raise Refused(
+            f"restore job {active.id} into {cluster.name} is not over",
+            hint=f"ebbtide restores cancel {active.id}, or wait: ebbtide restores watch {active.id}",
+        )
     if cluster.restore_target:
         catalog.clusters.set_restore_target(
             cluster.id, restore_target=False, username=None, auth_source="admin", password=None

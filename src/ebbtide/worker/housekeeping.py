@@ -20,6 +20,7 @@ from ebbtide.domain.restore_job import RestoreStatus
 from ebbtide.domain.retention import plan_retention
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
+from ebbtide.restore.abandoned import settle_abandoned
 from ebbtide.worker.pruning import Pruning
 from ebbtide.worker.scheduler import ACTOR, Scheduler
 
@@ -43,6 +44,7 @@ class Housekeeping:
         self._stopping = threading.Event()
         self._scheduler = Scheduler(context.catalog, context.clock)
         self._pruning: threading.Thread | None = None
+        self._settling: threading.Thread | None = None
         self._looked_at = float("-inf")
         self._retained_at = float("-inf")
 
@@ -73,7 +75,16 @@ class Housekeeping:
             for cluster_id in self._catalog.snapshots.list_cluster_ids():
                 self._retain(cluster_id, now)
         expire_links_of_deleted(catalog=self._catalog, now=now)
+        self._settle_abandoned()
         self._prune(now)
+
+    def _settle_abandoned(self) -> None:
+        """In a thread of its own: a target that does not answer must not hold up the worker's loop."""
+        if self._settling is None or not self._settling.is_alive():
+            self._settling = threading.Thread(
+                target=settle_abandoned, args=(self._context,), name="abandoned restores", daemon=True
+            )
+            self._settling.start()
 
     # --- retention -------------------------------------------------------------------------------------------------
 

@@ -29,10 +29,11 @@ from ebbtide.domain.ids import ClusterId, RestoreJobId
 from ebbtide.domain.job import Job, JobKind, job_id
 from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
-from ebbtide.errors import EbbtideError, Refused
+from ebbtide.errors import EbbtideError
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
+from ebbtide.restore.automated_run import AutomatedRun
 from ebbtide.restore.download_count import settle_lost_transfers
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.requesting import enqueue_restore
@@ -173,7 +174,8 @@ class Worker:
     def _restore_steps(self, run: JobRun) -> tuple[list[Step], Ending]:
         restore = self._catalog.restore_jobs.find(RestoreJobId(run.job.subject_id))
         if restore is not None and restore.method is DeliveryMethod.AUTOMATED_RESTORE:
-            raise Refused("this worker makes no automated restores", hint="run a newer Ebbtide")
+            automated = AutomatedRun(run, context=self._context)
+            return automated.steps(), automated.ending()
         download = DownloadRun(run, context=self._context)
         return download.steps(), download.ending()
 

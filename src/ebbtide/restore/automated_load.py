@@ -1,0 +1,165 @@
+"""The part of an automated restore that reads the source and writes the target: `restore.load`, with a job around it.
+
+The plan is made of two inventories, the source's and the target's, when the source was proven. Every call may be made
+again; what is left by a crash is told in `restore.automated_run`.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from pymongo import MongoClient
+
+from ebbtide.backup.context import BackupContext
+from ebbtide.crash_points import reach
+from ebbtide.domain.automated_restore import AutomatedRestore, CollectionProgress, Comparison, RestoreScope
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.errors import MongodError
+from ebbtide.jobs.runner import JobRun
+from ebbtide.mongod.deployment import translated_errors
+from ebbtide.restore.collection_progress import CollectionReport
+from ebbtide.restore.load.comparison import compare
+from ebbtide.restore.load.creation import create_collections, create_views
+from ebbtide.restore.load.documents import load_documents
+from ebbtide.restore.load.expiry import start_expiry
+from ebbtide.restore.load.indexes import build_indexes
+from ebbtide.restore.load.inventory import Inventory, read_inventory
+from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load
+from ebbtide.restore.load.removal import execute_removal
+from ebbtide.restore.preflight import list_removed
+
+Client = MongoClient[dict[str, Any]]
+
+
+class SourceUnreadable(MongodError):
+    """What is to be restored cannot be read from the scratch mongod."""
+
+
+class TargetLoad:
+    """One attempt's work on one target. `plan` is what it will do. Only for the thread of the job."""
+
+    def __init__(
+        self,
+        source: Client,
+        writer: Client,
+        *,
+        target: Cluster,
+        record: AutomatedRestore,
+        context: BackupContext,
+        run: JobRun,
+    ) -> None:
+        self._source = source
+        self._writer = writer
+        self._target = target
+        self._record = record
+        self._context = context
+        self._run = run
+        self.plan = plan_for(record, read_inventory(source), read_inventory(writer))
+
+    def prove_source(self) -> None:
+        """Read something of each collection that is to be restored. Raises what the source answers."""
+        self._run.progress.phase("proving", total=len(self.plan.collections), unit="collections")
+        with translated_errors("reading what is to be restored"):
+            for planned in self.plan.collections:
+                self._run.check()
+                held = planned.held
+                found = self._source[held.database].command("find", held.name, limit=1, singleBatch=True)
+                if held.documents and not found["cursor"]["firstBatch"]:
+                    raise SourceUnreadable(
+                        f"{held.namespace} of the source should hold {held.documents} documents"
+                    )
+                self._run.progress.advance(1)
+
+    def remove(self) -> None:
+        """Everything that makes way."""
+        self._run.progress.phase("removing", total=len(self.plan.removals), unit="collections")
+        execute_removal(
+            self._writer,
+            self.plan,
+            check=self._run.check,
+            on_removed=lambda _: self._run.progress.advance(1),
+        )
+
+    def load(self, finished: Collection[str]) -> None:
+        """All but `finished`: collections, documents, indexes, views."""
+        create_collections(self._writer, self.plan, finished=finished, check=self._run.check)
+        reach("automated.created")
+        todo = [planned for planned in self.plan.collections if planned.namespace not in finished]
+        report = CollectionReport(
+            self._record.id,
+            [_progress(planned, is_done=planned.namespace in finished) for planned in self.plan.collections],
+            catalog=self._context.catalog,
+            clock=self._context.clock,
+            progress=self._run.progress,
+        )
+        self._run.progress.phase("loading", total=sum(planned.held.size_bytes for planned in todo))
+        load_documents(
+            self._source,
+            self._writer,
+            self.plan,
+            finished=finished,
+            reporter=report,
+            check=self._run.check,
+            archived=self._archived,
+        )
+        report.write()
+        self._build_indexes()
+        create_views(self._writer, self.plan, check=self._run.check)
+
+    def _build_indexes(self) -> None:
+        count = sum(len(planned.plain_indexes) for planned in self.plan.collections)
+        self._run.progress.phase("indexes", total=count, unit="indexes")
+        build_indexes(
+            self._writer,
+            self.plan,
+            check=self._run.check,
+            on_built=lambda _, built: self._run.progress.advance(built),
+        )
+
+    def compare(self) -> Comparison:
+        """The target with its source."""
+        self._run.progress.phase("comparing", total=self.plan.documents, unit="documents")
+        return compare(
+            self._source,
+            self._writer,
+            self.plan,
+            check=self._run.check,
+            digests=self._record.compares,
+            on_compared=lambda _, documents: self._run.progress.advance(documents),
+        )
+
+    def complete(self) -> None:
+        """What comes after the comparison, as it changes what was compared: from here on documents expire."""
+        self._run.progress.phase("expiry", unit="indexes")
+        start_expiry(self._writer, self.plan, check=self._run.check)
+
+    def _archived(self) -> OplogTimestamp | None:
+        """Up to where the target's own oplog is archived, so that its archive never falls off it."""
+        state = self._context.catalog.archives.find(self._target.id)
+        return None if state is None or state.archived_to is None else state.archived_to.timestamp
+
+
+def plan_for(record: AutomatedRestore, source: Inventory, target: Inventory) -> LoadPlan:
+    """What a restore does. One that undoes another also removes what was not there before. Pure."""
+    scope = record.scope
+    if record.undoes is None or scope.is_everything:
+        return plan_load(source, target, scope)
+    there = tuple(namespace for namespace in scope.namespaces if source.of(namespace))
+    removals = list_removed(target, scope)
+    if not there:
+        nothing = plan_load(Inventory(held={}), Inventory(held={}), RestoreScope())
+        return replace(nothing, scope=scope, removals=removals)
+    return replace(plan_load(source, target, RestoreScope(namespaces=there)), scope=scope, removals=removals)
+
+
+def _progress(planned: PlannedCollection, *, is_done: bool) -> CollectionProgress:
+    held = planned.held
+    return CollectionProgress(
+        namespace=planned.namespace,
+        documents=held.documents if is_done else 0,
+        documents_total=held.documents,
+        size_bytes=held.size_bytes if is_done else 0,
+        size_bytes_total=held.size_bytes,
+        is_done=is_done,
+    )

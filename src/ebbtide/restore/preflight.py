@@ -1,0 +1,77 @@
+"""Looking at the target of a restore before anything is touched: may it, can it, and what would go.
+
+Read-only. What is found is judged by pure rules (`domain.automated_restore.judge_target`).
+"""
+
+from typing import Any
+
+from pymongo import MongoClient
+
+from ebbtide.domain.automated_restore import RestoreScope, SourceFacts, TargetFacts, judge_target
+from ebbtide.domain.cluster import Cluster
+from ebbtide.errors import Refused
+from ebbtide.mongod.deployment import get_fcv, run_admin, translated_errors
+from ebbtide.restore.consent import find_missing_roles
+from ebbtide.restore.load.inventory import Inventory, read_inventory
+from ebbtide.restore.load.plan import Removal
+
+Document = dict[str, Any]
+Client = MongoClient[Document]
+
+
+class PreflightFailed(Refused):
+    """The restore cannot be made as things are; nothing on the target was touched."""
+
+
+def require_fit(
+    client: Client, cluster: Cluster, *, scope: RestoreScope, source: SourceFacts
+) -> tuple[Removal, ...]:
+    """What will be removed. Raises PreflightFailed with every reason not to begin.
+
+    `client` is the account that writes, and finds the primary.
+    """
+    removed = list_removed(read_inventory(client), scope)
+    facts = gather_facts(client, cluster, removed)
+    problems = judge_target(facts, source)
+    if problems:
+        raise PreflightFailed("; ".join(problems), hint="nothing on the target was touched")
+    return removed
+
+
+def gather_facts(client: Client, cluster: Cluster, removed: tuple[Removal, ...]) -> TargetFacts:
+    """Ask the primary."""
+    hello = run_admin(client, "hello")
+    build = run_admin(client, "buildInfo")
+    needs_login = cluster.username is not None
+    return TargetFacts(
+        name=cluster.name,
+        set_name=str(hello.get("setName", "")),
+        expected_set_name=cluster.replica_set_name,
+        mongod_version=str(build["version"]),
+        fcv=get_fcv(client),
+        missing_roles=tuple(find_missing_roles(client)) if needs_login else (),
+        needs_login=needs_login,
+        free_bytes=_free_bytes(client),
+        removed_bytes=sum(found.size_bytes for found in removed),
+    )
+
+
+def list_removed(inventory: Inventory, scope: RestoreScope) -> tuple[Removal, ...]:
+    """What is on the target now and makes way, as people know it. The server's own is never among it."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for held in inventory.held.values():
+        if not scope.written or held.shown in scope.written:
+            documents, size_bytes = sizes.get(held.shown, (0, 0))
+            sizes[held.shown] = (documents + held.documents, size_bytes + held.size_bytes)
+    return tuple(
+        Removal(namespace=namespace, documents=documents, size_bytes=size_bytes)
+        for namespace, (documents, size_bytes) in sorted(sizes.items())
+    )
+
+
+def _free_bytes(client: Client) -> int | None:
+    """What is free on the primary's disk; None where it does not tell."""
+    with translated_errors("dbStats"):
+        stats = client.admin.command("dbStats")
+    total, used = stats.get("fsTotalSize"), stats.get("fsUsedSize")
+    return int(total - used) if total and used is not None else None

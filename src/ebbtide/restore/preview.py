@@ -1,0 +1,54 @@
+"""What a restore into a running cluster would do, were it begun now. Read-only: nothing is recorded, nothing changed."""
+
+from dataclasses import dataclass
+
+from ebbtide.domain.automated_restore import SourceFacts, judge_target
+from ebbtide.oplog.archive import OplogArchive
+from ebbtide.repository.repository import Repository
+from ebbtide.restore.automated_request import AutomatedRequest
+from ebbtide.restore.load.inventory import read_inventory
+from ebbtide.restore.load.plan import Removal
+from ebbtide.restore.preflight import gather_facts, list_removed
+from ebbtide.restore.target_access import TargetAccess
+from ebbtide.sealing import ServiceKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """`problems` are reasons why it would not begin, as far as they show without the source's data being built."""
+
+    removed: tuple[Removal, ...]
+    entries_to_replay: int
+    problems: tuple[str, ...]
+
+
+def preview_restore(request: AutomatedRequest, *, service_key: ServiceKey, repository: Repository) -> Preview:
+    """Ask target and repository. Raises what they answer."""
+    access = TargetAccess(cluster=request.target, service_key=service_key)
+    with access.writer() as client:
+        removed = list_removed(read_inventory(client), request.scope)
+        facts = gather_facts(client, request.target, removed)
+    source = SourceFacts(fcv=request.base.fcv, data_bytes=_data_bytes(request))
+    return Preview(
+        removed=removed,
+        entries_to_replay=_entries_to_replay(request, repository),
+        problems=judge_target(facts, source),
+    )
+
+
+def _data_bytes(request: AutomatedRequest) -> int:
+    """An estimate: a part of the data is not known before it was built."""
+    return request.base.data_size_bytes if request.scope.is_everything else 0
+
+
+def _entries_to_replay(request: AutomatedRequest, repository: Repository) -> int:
+    """An estimate, by the names of the slices in the archive: nothing is read for it."""
+    stable = request.base.stable_timestamp
+    if request.limit is None or stable is None:
+        return 0
+    archive = OplogArchive(repository.replica_set(request.source.id, request.base.replica_set_name))
+    return sum(
+        found.entry_count
+        for found in archive.slices()
+        if found.last.timestamp > stable and found.first.timestamp <= request.limit
+    )

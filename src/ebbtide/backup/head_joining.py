@@ -128,9 +128,9 @@ class HeadJoining:
 
     def _find_unreached(self, head: Head, access: ClusterAccess) -> list[str]:
         """Who could not reach the head within the time that the settings give, one sentence each."""
-        deadline = self._clock.monotonic() + self._handle.context.settings.number("head.reach_seconds")
         address = join_host_port(head.host, head.port)
         configuration = deployment.get_configuration(self._handle.set_client(access))
+        deadline = self._clock.monotonic() + self._handle.context.settings.number("head.reach_seconds")
         without_user = hosts_without_our_user(configuration)
         waiting = {host: f"{host} does not list it yet" for host in voting_hosts(configuration)}
         while waiting and self._clock.monotonic() < deadline and not self._handle.stopping.is_set():

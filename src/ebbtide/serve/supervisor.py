@@ -4,7 +4,8 @@
            ├─ api                                 REST, downloads
            └─ worker ── mongod (a head) …         heads outlive a worker that is killed, and are adopted by the next
 
-Stop order: api, worker (which unlocks and stops its heads), catalog: within `STOP_SECONDS`, and no process is left.
+Stop order: api, worker (which unlocks and stops its heads), catalog: within `STOP_SECONDS`, and no process is left. A
+worker that does not end in time is killed, and the supervisor stops its heads.
 Kill -9 of the supervisor: the kernel tells its children (parent-death signal), which stop in order by themselves.
 One supervisor a data directory, by a file lock that dies with the process.
 """
@@ -42,6 +43,7 @@ from ebbtide.storage.directory import DirectoryStorage
 LOOK_SECONDS = 0.2
 STOP_SECONDS = 18.0
 CATALOG_STOP_SECONDS = 4.0
+HEAD_STOP_SECONDS = 4.0
 RESTART_DELAY_MAX_SECONDS = 30.0
 STEADY_SECONDS = 60.0
 """A child that ran this long was well: its next restart is at once."""
@@ -136,9 +138,13 @@ class Supervisor:
         for child in self._children:
             if child.process is not None and child.process.poll() is None:
                 child.process.terminate()
-        for child in self._children:
-            if child.process is not None:
-                _wait_or_kill(child.process, deadline)
+        killed = [
+            child.name
+            for child in self._children
+            if child.process is not None and not _wait_or_kill(child.process, deadline)
+        ]
+        if "worker" in killed:
+            stop_left_heads(self.directory)
         if self._catalog_process is not None:
             self._catalog_process.stop(timeout_seconds=CATALOG_STOP_SECONDS)
             self._catalog_process = None
@@ -217,7 +223,17 @@ def open_or_create_repository(directory: DataDirectory, settings: Settings) -> R
         return Repository.create(storage, now=SystemClock().now())
 
 
-def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> None:
+def stop_left_heads(directory: DataDirectory) -> None:
+    """Stop the heads that a worker which was killed could not stop any more: they outlive it."""
+    for identity in directory.heads.glob("*/mongod.json"):
+        head = MongodProcess.find_running(identity)
+        if head is not None:
+            _log.warning("head.left_by_worker", pid=head.pid)
+            head.stop(timeout_seconds=HEAD_STOP_SECONDS)
+
+
+def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
+    """Whether it ended by itself before the deadline."""
     try:
         process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -225,6 +241,8 @@ def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> None:
         process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)
+        return False
+    return True
 
 
 def memory_bytes(settings: Settings, *, clusters: int) -> int:

@@ -122,9 +122,11 @@ class Watcher:
         known = self._catalog.repository_space.find()
         was_low = known.is_low if known is not None else False
         is_low = is_space_low(space, least_bytes=least, was_low=was_low)
+        if is_low:
+            # Before anybody can read that snapshots wait, none is claimed any more.
+            self._space_low.set()
         self._record_space(space, least=least, is_low=is_low, known=known)
         if is_low:
-            self._space_low.set()
             self._catalog.jobs.note_waiting(JobKind.SNAPSHOT, low_space_reason(space, least_bytes=least))
         else:
             self._space_low.clear()

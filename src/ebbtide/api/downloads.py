@@ -449,13 +449,16 @@ def _file_headers(job: RestoreJob, *, etag: str) -> dict[str, str]:
 
 
 def _chunks(archive: Archive, first: int, end: int) -> Iterator[bytes]:
-    """The archive's bytes in pieces of about `CHUNK_BYTES`, none of them empty."""
+    """The archive's bytes in pieces, none of them empty; only short ones are joined, which copies them."""
     pieces: list[bytes] = []
     size = 0
     for piece in archive.iter_range(first, end):
+        if pieces and size + len(piece) > CHUNK_BYTES:
+            yield b"".join(pieces)
+            pieces, size = [], 0
         pieces.append(piece)
         size += len(piece)
-        if size >= CHUNK_BYTES:
+        if size >= CHUNK_BYTES // 2:
             yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces, size = [], 0
     if size:

@@ -24,12 +24,15 @@ from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.errors import InvalidSetting
 from ebbtide.listen import Listen, external_url, plain_http_warning, resolve_listen
+from ebbtide.processes import keep_freed_memory
 from ebbtide.restore.job_archive import JobArchives
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import Settings
 
 STOP_SECONDS = 3
 BACKLOG = 512
+FREED_MEMORY_KEPT_BYTES = 4 * 1024 * 1024
+"""Some chunks of a download."""
 
 _log = structlog.get_logger("ebbtide.api")
 
@@ -78,6 +81,7 @@ def run_api(
         data_dir=data_dir,
         on_started=on_started,
     )
+    keep_freed_memory(FREED_MEMORY_KEPT_BYTES)
     previous = {number: signal.signal(number, server.stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listener])

@@ -9,6 +9,8 @@ The stored form of a block may differ between machines (the compressor picks its
 between two calls (isal finds other matches when its memory held something else before); the identity never does.
 """
 
+from collections.abc import Iterable
+
 from blake3 import blake3
 from isal import isal_zlib
 
@@ -40,6 +42,14 @@ def encode_block(plain: Buffer) -> bytes:
 def stored_crc(stored: Buffer) -> int:
     """CRC-32 of a block's stored bytes: what is checked before they are sent anywhere."""
     return isal_zlib.crc32(stored)
+
+
+def joined_crc(crcs: Iterable[int], lengths: Iterable[int]) -> int:
+    """The CRC-32 of stored blocks end to end, from the CRC and the length of each."""
+    joined = 0
+    for crc, length in zip(crcs, lengths, strict=True):
+        joined = isal_zlib.crc32_combine(joined, crc, length)
+    return joined
 
 
 def decode_block(

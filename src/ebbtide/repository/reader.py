@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from ebbtide.errors import IntegrityError, ObjectNotFound
-from ebbtide.repository.block import BLOCK_BYTES, block_id, decode_block, plain_length, stored_crc
+from ebbtide.repository.block import BLOCK_BYTES, block_id, decode_block, joined_crc, plain_length, stored_crc
 from ebbtide.repository.gzip_member import inflate_members
 from ebbtide.repository.recipe import Recipe
 from ebbtide.repository.repository import ReplicaSetStore
@@ -74,10 +74,14 @@ def read_span(store: ReplicaSetStore, recipe: Recipe, span: Span, *, what: str) 
         data = store.read_stored(span.pack_id, start=span.offset, length=span.length)
     except ObjectNotFound as error:
         raise IntegrityError(name, f"is absent, but {what} needs it") from error
+    blocks = slice(span.first_block, span.first_block + span.block_count)
+    # One call for all: each alone would hand the interpreter lock over, which takes longer than its CRC.
+    if stored_crc(data) == joined_crc(recipe.crcs[blocks], recipe.stored_lengths[blocks]):
+        return data
     for index, stored in iter_stored(recipe, span, data):
         if stored_crc(stored) != recipe.crcs[index]:
             raise IntegrityError(name, f"block {index} of {what} does not match its CRC")
-    return data
+    raise IntegrityError(name, f"bytes {span.offset} … of {what} changed while they were looked at")
 
 
 def iter_stored(recipe: Recipe, span: Span, data: bytes) -> Iterator[tuple[int, memoryview]]:

@@ -96,6 +96,15 @@ class GiveUp:
     reason: str
 
 
+def failing_since(first_failed: datetime | None, *, worked: timedelta, now: datetime) -> datetime:
+    """Since when a job that fails now has failed, where this attempt made progress for the time `worked`.
+
+    Such time does not count: an attempt at a large snapshot may work for hours between two failures that have nothing
+    to do with each other.
+    """
+    return now if first_failed is None else min(now, first_failed + worked)
+
+
 def decide_retry(
     *,
     retryable: bool,
@@ -108,7 +117,7 @@ def decide_retry(
     """What follows a failure, the `failures`th before it (0 for the first).
 
     Delays double from 1 s to 60 s. Only a cause that would meet the job again, or one that lasted longer than
-    `retry_for`, ends it.
+    `retry_for` since `first_failed` (see `failing_since`), ends it.
     """
     if not retryable:
         return GiveUp(error)

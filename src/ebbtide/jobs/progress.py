@@ -6,6 +6,7 @@ writes. The first and the last word of a phase are always written.
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 
 from ebbtide.clock import Clock
 from ebbtide.domain.progress import Progress
@@ -23,12 +24,14 @@ class ThrottledProgress:
         # Taken before `_lock`: what is written later is never older.
         self._writing = threading.Lock()
         self._current: Progress | None = None
+        self._worked_before = timedelta(0)
         self._written_at = 0.0
 
     def phase(self, name: str, *, total: int | None = None, unit: str = "bytes") -> None:
         self.flush()
         now = self._clock.now()
         with self._lock:
+            self._worked_before += _worked_in(self._current)
             self._current = Progress(phase=name, done=0, total=total, unit=unit, started=now, updated=now)
         self.flush()
 
@@ -54,6 +57,11 @@ class ThrottledProgress:
             self._written_at = self._clock.monotonic()
         self.flush()
 
+    def worked(self) -> timedelta:
+        """How long progress was made: of each phase, from its beginning to its last advance."""
+        with self._lock:
+            return self._worked_before + _worked_in(self._current)
+
     def flush(self) -> None:
         """Write what is known now."""
         with self._writing:
@@ -62,3 +70,7 @@ class ThrottledProgress:
                 self._written_at = self._clock.monotonic()
             if current is not None:
                 self._write(current)
+
+
+def _worked_in(phase: Progress | None) -> timedelta:
+    return timedelta(0) if phase is None else phase.updated - phase.started

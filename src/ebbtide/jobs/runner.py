@@ -15,7 +15,7 @@ import structlog
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.job import ATTEMPTS_MAX, GiveUp, Job, JobState, TryAgain, decide_retry
+from ebbtide.domain.job import ATTEMPTS_MAX, GiveUp, Job, JobState, TryAgain, decide_retry, failing_since
 from ebbtide.domain.progress import Progress
 from ebbtide.errors import EbbtideError, JobCancelled, LeaseLost
 from ebbtide.jobs.progress import ThrottledProgress
@@ -172,7 +172,7 @@ def run_job(
     except Exception as error:  # noqa: BLE001
         # The boundary: whatever a step met, the job must not hang.
         _after_failure(
-            job, error, ending, catalog=catalog, clock=clock, worker_id=worker_id, retry_for=retry_for
+            run, error, ending, catalog=catalog, clock=clock, worker_id=worker_id, retry_for=retry_for
         )
 
 
@@ -190,7 +190,7 @@ def _put_back_paused(job: Job, reason: str, *, catalog: Catalog, clock: Clock, w
 
 
 def _after_failure(
-    job: Job,
+    run: JobRun,
     error: Exception,
     ending: Ending,
     *,
@@ -199,10 +199,11 @@ def _after_failure(
     worker_id: str,
     retry_for: timedelta,
 ) -> None:
+    job = run.job
     retryable = isinstance(error, EbbtideError) and error.retryable
     message = str(error) if isinstance(error, EbbtideError) else f"{type(error).__name__}: {error}"
     now = clock.now()
-    first_failed = job.first_failed or now
+    first_failed = failing_since(job.first_failed, worked=run.progress.worked(), now=now)
     decision = decide_retry(
         retryable=retryable,
         error=message,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ebbtide.domain.job import GiveUp, JobKind, TryAgain, decide_retry, job_id
+from ebbtide.domain.job import GiveUp, JobKind, TryAgain, decide_retry, failing_since, job_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -47,6 +47,22 @@ def test_a_cause_that_lasts_too_long_ends_it(first_failed: datetime | None, is_g
 def test_giving_up_says_how_long_it_was_tried() -> None:
     found = decide(first_failed=NOW - 2 * HOUR)
     assert GiveUp("the disk is full (tried again for 60 minutes)") == found
+
+
+@pytest.mark.parametrize(
+    ("first_failed", "worked", "expected"),
+    [
+        (None, HOUR, NOW),
+        (NOW - HOUR, timedelta(0), NOW - HOUR),
+        (NOW - 2 * HOUR, HOUR, NOW - HOUR),
+        (NOW - HOUR, HOUR, NOW),
+        (NOW - HOUR, 2 * HOUR, NOW),  # the clock was set back
+    ],
+)
+def test_time_in_which_an_attempt_worked_is_no_time_of_failure(
+    first_failed: datetime | None, worked: timedelta, expected: datetime
+) -> None:
+    assert expected == failing_since(first_failed, worked=worked, now=NOW)
 
 
 def test_a_subject_has_one_job_of_a_kind() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.clock import SystemClock
+from ebbtide.clock import Clock, SystemClock
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.job import ATTEMPTS_MAX, RETRY_DELAY_FIRST, Job, JobKind, JobState
 from ebbtide.errors import EbbtideError, IntegrityError, LeaseLost, StorageFull, Unreachable
@@ -76,12 +76,13 @@ class OneJob:
 class Ran:
     """One run of a job: `calls` are the endings that were called, in order."""
 
-    def __init__(self, job: Job = CLAIMED) -> None:
+    def __init__(self, job: Job = CLAIMED, *, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
         self.catalog = OneJob(job)
         self.stopping = threading.Event()
         self.calls: list[str] = []
         self.run = JobRun(
-            job, catalog=self._any_catalog, clock=SystemClock(), worker_id="w", stopping=self.stopping
+            job, catalog=self._any_catalog, clock=self.clock, worker_id="w", stopping=self.stopping
         )
 
     @property
@@ -101,7 +102,7 @@ class Ran:
             steps,
             ending,
             catalog=self._any_catalog,
-            clock=SystemClock(),
+            clock=self.clock,
             worker_id="w",
             retry_for=HOUR,
         )
@@ -165,6 +166,32 @@ def test_a_cause_that_lasts_too_long_ends_the_job() -> None:
     assert JobState.FAILED is job.state
     assert ran.calls == ["always", f"gave up: {job.error}"]
     assert job.error.startswith("gone (tried again")
+
+
+class SkippingClock(SystemClock):
+    """The machine's clock, which a test puts forward."""
+
+    ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        return super().now() + self.ahead
+
+
+@pytest.mark.parametrize(("advanced_by", "state"), [(1, JobState.QUEUED), (0, JobState.FAILED)])
+def test_hours_of_work_between_two_failures_are_no_outage_and_hours_of_nothing_are(
+    advanced_by: int, state: JobState
+) -> None:
+    clock = SkippingClock()
+    ran = Ran(replace(CLAIMED, failures=1, first_failed=clock.now()), clock=clock)
+
+    def work() -> None:
+        ran.run.progress.phase("store", total=10)
+        clock.ahead = 3 * HOUR
+        if advanced_by:
+            ran.run.progress.advance(advanced_by)
+        raise Unreachable("gone")
+
+    assert state is ran.through(work).state
 
 
 def test_a_cause_that_would_meet_the_job_again_ends_it_at_once() -> None:

@@ -5,14 +5,15 @@ before each restart of a child that keeps dying, and those waits are not what is
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from ebbtide.backup.snapshot_changes import delete_snapshot
 from ebbtide.clock import SystemClock
 from ebbtide.crash_points import CRASH_POINTS
-from ebbtide.domain.ids import SnapshotId, new_id
+from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.errors import EbbtideError
 from ebbtide.testing.oplog import archived_between
@@ -23,7 +24,9 @@ SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
 OPLOG_POINTS = [name for name in CRASH_POINTS if name.startswith("oplog.")]
+ARCHIVING_POINTS = ["oplog.slice_put", "oplog.state_recorded"]
 DEATHS_MAX = 3
+MERGE_SLICES = 4
 
 
 class Shop:
@@ -99,6 +102,14 @@ class Shop:
                 lambda: catalog.prune_runs.next_unfinished() is None, "prune to come to its end"
             )
 
+    def keep_oplog_for(self, *, hours: int) -> None:
+        with self.service.catalog() as catalog:
+            cluster = catalog.clusters.find(ClusterId(self.owner.cluster()["id"]))
+            if cluster is None:
+                raise LookupError(self.owner.name)
+            schedule = catalog.schedules.get(cluster)
+            catalog.schedules.put(replace(schedule, point_in_time_window_hours=hours))
+
     def addresses(self) -> list[str]:
         with self.owner.lab.client() as client:
             return [m["host"] for m in client.admin.command("replSetGetConfig")["config"]["members"]]
@@ -111,6 +122,9 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
         "EBBTIDE_REPOSITORY_DELETE_DELAY_HOURS": "0",
         "EBBTIDE_REPOSITORY_PRUNE_GRACE_HOURS": "0",
         "EBBTIDE_REPOSITORY_PRUNE_EVERY_HOURS": "0",
+        "EBBTIDE_OPLOG_MERGE_SLICES": str(MERGE_SLICES),
+        "EBBTIDE_OPLOG_MERGE_GRACE_MINUTES": "0",
+        "EBBTIDE_OPLOG_UPKEEP_SECONDS": "1",
     }
     return Shop(new_owner(new_service(environment=environment).start()))
 
@@ -162,7 +176,7 @@ def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
     assert shop.owner.damage() == []
 
 
-@pytest.mark.parametrize("point", OPLOG_POINTS)
+@pytest.mark.parametrize("point", ARCHIVING_POINTS)
 def test_archiving_goes_on_after_a_crash(shop: Shop, point: str) -> None:
     shop.calm_down()
     shop.owner.write()
@@ -173,6 +187,26 @@ def test_archiving_goes_on_after_a_crash(shop: Shop, point: str) -> None:
 
     (covered,) = archive.ranges()
     assert shop.owner.oplog_between(covered) == archived_between(archive, covered)
+
+
+def test_the_archive_is_whole_whenever_its_upkeep_is_killed(shop: Shop) -> None:
+    shop.calm_down()
+    shop.owner.take_snapshot()
+    for _ in range(MERGE_SLICES):
+        shop.owner.wait_until_archived()
+    shop.crash("oplog.merged", act=shop.owner.want_archive)
+    shop.crash("oplog.part_removed", act=shop.owner.want_archive)
+    archive = shop.owner.wait_until_archived()
+    (covered,) = archive.ranges()
+    assert shop.owner.oplog_between(covered) == archived_between(archive, covered)
+
+    shop.calm_down()
+    newest = shop.owner.take_snapshot()["appliedTimestamp"]
+    shop.crash("oplog.trimmed", act=lambda: shop.keep_oplog_for(hours=0))
+    shop.service.wait_until(lambda: shop.owner.archive().slices()[0].first > covered.first, "old slices to go")
+    (covered,) = shop.owner.wait_until_archived().ranges()
+    assert covered.first.timestamp.date <= datetime.fromisoformat(newest["date"])
+    shop.keep_oplog_for(hours=24)
 
 
 @pytest.mark.parametrize("point", RESTORE_POINTS)

@@ -57,6 +57,10 @@ class OplogArchive:
     def __init__(self, store: ReplicaSetStore) -> None:
         self.store = store
 
+    def object_name(self, piece: OplogSlice) -> str:
+        """The whole name of a slice's object."""
+        return self.store.object_name(slice_object_name(piece))
+
     # --- what there is --------------------------------------------------------------------------------------------
 
     def slices(self) -> tuple[OplogSlice, ...]:
@@ -119,9 +123,15 @@ class OplogArchive:
                 if listings >= _LISTINGS_MAX:
                     raise
 
+    def iter_raw(self, piece: OplogSlice) -> Iterator[bytes]:
+        """All entries of a slice, some at a time. Raises IntegrityError, ObjectNotFound."""
+        name = self.object_name(piece)
+        for member in self.iter_members(piece):
+            yield inflate_entries(member, object_name=name)
+
     def iter_members(self, piece: OplogSlice) -> Iterator[Member]:
-        """The compressed runs of a slice, each inflated once to be checked. Raises IntegrityError, ObjectNotFound."""
-        name = self.store.object_name(slice_object_name(piece))
+        """The compressed runs of a slice, whose ends were checked. Raises IntegrityError, ObjectNotFound."""
+        name = self.object_name(piece)
         data = self.store.storage.get(name, limit=slice_bytes_max(piece))
         members = list(decode_slice(data, piece=piece, object_name=name))
         first = inflate_entries(members[0], object_name=name)
@@ -132,11 +142,9 @@ class OplogArchive:
     def _iter_slice(
         self, piece: OplogSlice, *, after: OplogTimestamp, through: OplogTimestamp
     ) -> Iterator[EntryBatch]:
-        name = self.store.object_name(slice_object_name(piece))
         gathered: list[bytes] = []
         size = 0
-        for member in self.iter_members(piece):
-            raw = inflate_entries(member, object_name=name)
+        for raw in self.iter_raw(piece):
             gathered.append(raw)
             size += len(raw)
             if size >= BATCH_BYTES:
@@ -157,7 +165,7 @@ class OplogArchive:
 
     def put(self, piece: OplogSlice, members: list[Member]) -> None:
         """Store a slice. Idempotent. Raises StorageError, and what the storage's limiter raises."""
-        name = self.store.object_name(slice_object_name(piece))
+        name = self.object_name(piece)
         self.store.storage.put(name, slice_chunks(piece, members))
 
     def delete(self, piece: OplogSlice) -> None:

@@ -1,6 +1,7 @@
 """Comparing an oplog archive with the oplog that it was made of, entry by entry; and made-up entries to archive."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import bson
 from blake3 import blake3
@@ -35,8 +36,8 @@ def archived_between(archive: OplogArchive, covered: OplogRange) -> list[Fingerp
 def set_between(client: MongoClient[Document], covered: OplogRange) -> list[Fingerprint]:
     """The entries of a member's own oplog beyond the first of a range."""
     bounds = {"$gt": covered.first.timestamp.to_bson(), "$lte": covered.last.timestamp.to_bson()}
-    batches = client.local["oplog.rs"].find_raw_batches({"ts": bounds})
-    return [found for batch in batches for found in fingerprints(bytes(batch))]
+    batches = cast(Iterable[bytes], client.local["oplog.rs"].find_raw_batches({"ts": bounds}))
+    return [found for batch in batches for found in fingerprints(batch)]
 
 
 def make_entry(seconds: int, increment: int = 1, *, term: int = 1, payload: bytes = b"") -> bytes:

@@ -1,4 +1,4 @@
-"""What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, prune.
+"""What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, upkeep of oplog archives, prune.
 
 One worker keeps house at a time, by a lease; the others look whether it is free. Everything but prune is a handful of
 catalog queries in the worker's own loop; prune has a thread of its own, gives way to snapshots, and runs at the
@@ -21,6 +21,7 @@ from ebbtide.domain.retention import plan_retention
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
 from ebbtide.restore.abandoned import settle_abandoned
+from ebbtide.worker.oplog_upkeep import OplogUpkeep
 from ebbtide.worker.pruning import Pruning
 from ebbtide.worker.scheduler import ACTOR, Scheduler
 
@@ -43,6 +44,7 @@ class Housekeeping:
         self._clock = context.clock
         self._stopping = threading.Event()
         self._scheduler = Scheduler(context.catalog, context.clock)
+        self._oplog_upkeep = OplogUpkeep(context, self._stopping)
         self._pruning: threading.Thread | None = None
         self._settling: threading.Thread | None = None
         self._looked_at = float("-inf")
@@ -63,10 +65,11 @@ class Housekeeping:
             _log.warning("housekeeping.trouble", message=str(error))
 
     def stop(self, *, seconds: float) -> None:
-        """Interrupt prune, and wait at most so long for it."""
+        """Interrupt prune and the upkeep of oplog archives, and wait at most so long for each."""
         self._stopping.set()
         if self._pruning is not None:
             self._pruning.join(seconds)
+        self._oplog_upkeep.join(seconds)
 
     def _keep_house(self, now: datetime) -> None:
         self._scheduler.look()
@@ -75,6 +78,7 @@ class Housekeeping:
             for cluster_id in self._catalog.snapshots.list_cluster_ids():
                 self._retain(cluster_id, now)
         expire_links_of_deleted(catalog=self._catalog, now=now)
+        self._oplog_upkeep.look()
         self._settle_abandoned()
         self._prune(now)
 

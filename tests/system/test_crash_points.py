@@ -22,6 +22,7 @@ from ebbtide.testing.service import Owner, RunningService
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
+REPLAY_POINTS = [name for name in CRASH_POINTS if name.startswith("replay.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
 OPLOG_POINTS = [name for name in CRASH_POINTS if name.startswith("oplog.")]
 ARCHIVING_POINTS = ["oplog.slice_put", "oplog.state_recorded"]
@@ -130,7 +131,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 
 def test_every_crash_point_has_its_test() -> None:
-    visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, PRUNE_POINTS, OPLOG_POINTS]
+    visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 
@@ -224,6 +225,23 @@ def test_a_restore_job_finishes_after_a_crash(shop: Shop, point: str) -> None:
     found = shop.owner.restore_job(job_id)
     assert found["statusName"] == "FINISHED"
     assert found["hashes"][0]["hash"]
+
+
+def test_a_point_in_time_finishes_after_a_crash_at_each_of_its_points(shop: Shop) -> None:
+    """One job, killed at each point in turn: whatever its worker left, the next one makes the same of it."""
+    shop.calm_down()
+    shop.any_snapshot()
+    shop.owner.write()
+
+    shop.crash(*REPLAY_POINTS, act=shop.owner.start_point_in_time_restore)
+    job_id = shop.service.wait_until(shop.newest_restore, "the restore job to be listed")
+    job = shop.owner.wait_until_ready(job_id)
+    archive = shop.owner.download(job)
+
+    assert job["pointInTime"] is True
+    assert len(archive) == shop.owner.restore_progress(job_id)["archiveBytes"]
+    assert list((shop.service.data / "scratch").iterdir()) == []
+    assert shop.owner.damage() == []
 
 
 @pytest.mark.parametrize("point", PRUNE_POINTS)

@@ -12,6 +12,7 @@ from ebbtide.api import (
     own_projects,
     own_repository,
     own_restore_jobs,
+    own_restores,
     own_snapshots,
     service_accounts,
 )
@@ -64,6 +65,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *own_heads.OPERATIONS,
     *own_snapshots.OPERATIONS,
     *own_restore_jobs.OPERATIONS,
+    *own_restores.OPERATIONS,
     *own_automated.OPERATIONS,
     *own_keys.OPERATIONS,
     *service_accounts.OPERATIONS,

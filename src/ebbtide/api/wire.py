@@ -32,6 +32,7 @@ from ebbtide.domain.restore_job import (
     RestoreStatus,
     apply_event,
 )
+from ebbtide.domain.restore_point import Resolution
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
 Document = dict[str, Any]
@@ -216,7 +217,7 @@ def restore_job_document(
         snapshotId=job.snapshot_id,
         created=iso_date(job.created),
         statusName=status.value,
-        pointInTime=False,
+        pointInTime=job.point_in_time,
         timestamp=bson_timestamp(job.timestamp),
         encryptionEnabled=False,
         delivery=_delivery(
@@ -450,6 +451,8 @@ def own_restore_job_document(
         statusName=status.value,
         deliveryStatusName=delivery_status.value,
         reason=job.reason or None,
+        pointInTime=job.point_in_time,
+        limit=None if job.limit is None else bson_timestamp(job.limit),
         timestamp=bson_timestamp(job.timestamp),
         archiveBytes=job.archive_bytes,
         fileName=job.file_name or None,
@@ -462,6 +465,17 @@ def own_restore_job_document(
         job=None if work is None else job_document(work),
         transfers=[_transfer(t) for t in transfers],
         links=self_links(addresses.own_restore_job(job.group_id, job.id)),
+    )
+
+
+def resolution_document(resolution: Resolution) -> Document:
+    """What a restore point comes to: the answer of a dry run."""
+    base, limit = resolution.base, resolution.limit
+    return _present(
+        dryRun=True,
+        snapshotId=base.id,
+        stableTimestamp=None if base.stable_timestamp is None else bson_timestamp(base.stable_timestamp),
+        limit=None if limit is None else bson_timestamp(limit),
     )
 
 
@@ -489,4 +503,3 @@ def event_document(event: Event) -> Document:
         subjectId=event.subject_id,
         actor=event.actor,
     )
-

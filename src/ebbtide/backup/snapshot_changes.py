@@ -158,9 +158,13 @@ def claim_removal(snapshot: Snapshot, *, catalog: Catalog, now: datetime) -> boo
 
 
 def expire_links(snapshot_id: SnapshotId, *, catalog: Catalog, now: datetime) -> None:
-    """End every usable link of a deleted snapshot. What is being transferred runs to its end."""
+    """End every usable link of a deleted snapshot. What is being transferred runs to its end.
+
+    A replayed result needs its base no more once it is stored, so its link stays.
+    """
     for job in catalog.restore_jobs.list_for_snapshot(snapshot_id):
-        expire_link(job, catalog=catalog, now=now)
+        if job.result_id is None:
+            expire_link(job, catalog=catalog, now=now)
 
 
 def expire_link(job: RestoreJob, *, catalog: Catalog, now: datetime) -> None:
@@ -174,7 +178,7 @@ def expire_link(job: RestoreJob, *, catalog: Catalog, now: datetime) -> None:
 def expire_links_of_deleted(*, catalog: Catalog, now: datetime) -> None:
     """As `expire_links`, for links that became ready while their snapshot was being deleted, and after a crash."""
     for job in catalog.restore_jobs.list_ready():
-        snapshot = catalog.snapshots.find(job.snapshot_id)
+        snapshot = catalog.snapshots.find(job.snapshot_id) if job.result_id is None else None
         if snapshot is not None and snapshot.state is SnapshotState.DELETED:
             expire_link(job, catalog=catalog, now=now)
 

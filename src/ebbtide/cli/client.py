@@ -225,6 +225,22 @@ class EbbtideClient:
             raise Unreachable(f"{self.base_url} answered with something else than one restore job")
         return jobs[0]
 
+    def create_point_in_time_restore(
+        self,
+        group_id: str,
+        cluster: str,
+        *,
+        point: Mapping[str, Any],
+        expiration_hours: int,
+        max_downloads: int,
+    ) -> Document:
+        """Ask for a download of a moment, as the API takes it; the job, as Ebbtide's own API shows it."""
+        return self._document(
+            "POST",
+            f"{_own_group(group_id)}/clusters/{_segment(cluster)}/restoreJobs",
+            body={"expirationHours": expiration_hours, "maxDownloads": max_downloads, **point},
+        )
+
     def get_restore_job(self, group_id: str, cluster: str, job_id: str) -> Document:
         """The job as the restore-jobs API shows it: its delivery with the link, and `hashes`."""
         return self._document("GET", f"{_restore_jobs(group_id, cluster)}/{_segment(job_id)}")
@@ -235,6 +251,16 @@ class EbbtideClient:
 
     def cancel_restore_job(self, group_id: str, job_id: str) -> Document:
         return self._document("POST", f"{_own_group(group_id)}/restoreJobs/{_segment(job_id)}/cancel")
+
+    def create_automated_restore(self, group_id: str, cluster: str, body: Document) -> Document:
+        """A restore into a running cluster, or with `dryRun` its plan. Asks its set, which takes seconds."""
+        path = f"{_cluster(group_id, cluster)}/automatedRestores"
+        return self._document("POST", path, body=body, read_seconds=REGISTRATION_SECONDS)
+
+    def undo_restore(self, group_id: str, job_id: str, body: Document) -> Document:
+        """The restore that takes another one back, or with `dryRun` its plan."""
+        path = f"{_own_group(group_id)}/restoreJobs/{_segment(job_id)}/undo"
+        return self._document("POST", path, body=body, read_seconds=REGISTRATION_SECONDS)
 
     # Events, keys, status
 

@@ -1,4 +1,4 @@
-"""`ebbtide restores …`: get a snapshot back as an archive.
+"""`ebbtide restores …`: get a snapshot, or any second, back as an archive.
 
 A job's link holds a key that lets anyone download all the data, so nothing here prints it unless told to
 (`show --link`). Downloads use the link that carries the key in a header.
@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ MAX_DOWNLOADS = 10
 
 STDOUT = "-"
 
+_OPLOG = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 _DURATION = re.compile(r"(\d{1,6})\s*([hd]?)")
 
 
@@ -62,6 +64,9 @@ _START_EXAMPLES = """\b
 Examples:
   ebbtide restores start shop --wait
   ebbtide restores start shop --snapshot 6650f0a1b2c3d4e5f6a7b8c9 --expires-in 3d --max-downloads 2
+  ebbtide restores start shop --at 2026-11-22T10:00:00Z --wait
+  ebbtide restores start shop --at now
+  ebbtide restores start shop --oplog 1795341600:12
   JOB=$(ebbtide restores start shop -o json | jq -r .id) && ebbtide restores download "$JOB"
 """
 
@@ -69,11 +74,27 @@ Examples:
 def start(
     name: ClusterArgument,
     snapshot: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--snapshot", metavar="ID|latest", help="What to restore: latest is the newest complete one."
+            "--snapshot",
+            metavar="ID|latest",
+            help="A snapshot as it is. The default: latest is the newest complete one.",
         ),
-    ] = LATEST,
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME|now",
+            help="A moment, up to the end of that second: 2026-11-22T10:00:00Z; without a zone it is UTC.",
+        ),
+    ] = None,
+    oplog: Annotated[
+        str | None,
+        typer.Option(
+            "--oplog", metavar="SECONDS:INC", help="An oplog timestamp, up to and including its entry."
+        ),
+    ] = None,
     expires_in: Annotated[
         str, typer.Option("--expires-in", metavar="HOURS", help="How long it can be downloaded: 24h, 3d.")
     ] = EXPIRES_IN,
@@ -85,24 +106,34 @@ def start(
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Ask for a snapshot as an archive to download."""
+    """Ask for a snapshot, or for any second, as an archive to download.
+
+    A moment is built from the newest snapshot before it: mongod replays the archived oplog on it, which takes a while
+    and a copy of the data in the data directory. `ebbtide oplog ranges` tells what can be had.
+    """
     hours = parse_hours(expires_in)
+    point = parse_point(snapshot=snapshot, at=at, oplog=oplog)
     with open_session(profile, group, output) as session:
-        snapshot_id = resolve_snapshot(session, name, snapshot, only_complete=True)
-        job = session.client.create_restore_job(
-            session.group_id,
-            name,
-            snapshot_id=snapshot_id,
-            expiration_hours=hours,
-            max_downloads=max_downloads,
-        )
+        if point is None:
+            snapshot_id = resolve_snapshot(session, name, snapshot or LATEST, only_complete=True)
+            job = session.client.create_restore_job(
+                session.group_id,
+                name,
+                snapshot_id=snapshot_id,
+                expiration_hours=hours,
+                max_downloads=max_downloads,
+            )
+            what = f"snapshot {snapshot_id}"
+        else:
+            made = session.client.create_point_in_time_restore(
+                session.group_id, name, point=point, expiration_hours=hours, max_downloads=max_downloads
+            )
+            job, what = _full_job(session, made), f"{name} at {at or oplog}"
         job_id = str(require(job, "id"))
         if wait:
             job = _full_job(session, _wait(session, job_id, lines=False))
         session.output.document(documents.without_link(job))
-        session.output.text(
-            f"restore job {job_id} of snapshot {snapshot_id}" + (" is ready" if wait else " begins")
-        )
+        session.output.text(f"restore job {job_id} of {what}" + (" is ready" if wait else " begins"))
         session.output.text(f"next: ebbtide restores download {job_id}")
 
 
@@ -256,6 +287,33 @@ def parse_hours(text: str) -> int:
     if hours < 1:
         raise InvalidInput("--expires-in", expected="at least 1h", got=text)
     return hours
+
+
+def parse_point(*, snapshot: str | None, at: str | None, oplog: str | None) -> Document | None:
+    """The moment asked for, as the API takes it; None for a snapshot. Raises InvalidInput for two, or a bad one."""
+    given = {"--snapshot": snapshot, "--at": at, "--oplog": oplog}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise InvalidInput(names[1], expected=f"it alone, without {names[0]}")
+    if at is not None:
+        return {"now": True} if at.strip().lower() == "now" else {"pointInTimeUTCMillis": parse_millis(at)}
+    if oplog is None:
+        return None
+    found = _OPLOG.fullmatch(oplog.strip())
+    if found is None:
+        raise InvalidInput("--oplog", expected="SECONDS:INC, such as 1795341600:12", got=oplog)
+    return {"oplogTs": int(found[1]), "oplogInc": int(found[2])}
+
+
+def parse_millis(text: str) -> int:
+    """An ISO 8601 time as milliseconds since 1970; without a zone it is UTC. Raises InvalidInput."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidInput("--at", expected="now, or a time such as 2026-11-22T10:00:00Z", got=text) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
 
 
 def require_ready(progress: Mapping[str, Any]) -> None:

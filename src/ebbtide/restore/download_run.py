@@ -95,6 +95,8 @@ class DownloadRun:
 
     def _is_deleted(self, job: RestoreJob) -> bool:
         """Whether the snapshot was deleted meanwhile: then nothing of it that is missing is damage."""
+        if job.result_id is not None:
+            return False
         snapshot = self._catalog.snapshots.find(job.snapshot_id)
         return snapshot is not None and snapshot.state is SnapshotState.DELETED
 

@@ -24,6 +24,7 @@ from bson import CodecOptions, Timestamp
 from bson.raw_bson import RawBSONDocument
 from pymongo import DESCENDING, MongoClient, WriteConcern
 
+from ebbtide.crash_points import reach
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.domain.replay import (
@@ -45,9 +46,9 @@ from ebbtide.restore.settle import Settled, settle
 Document = dict[str, Any]
 Client = MongoClient[Document]
 
-INSERT_BYTES_MAX = 40 * 1000 * 1000
+INSERT_BYTES_MAX = 15 * 1000 * 1000
 INSERT_DOCUMENTS_MAX = 100_000
-"""The server takes messages of 48,000,000 bytes and 100,000 documents in one insert."""
+"""Of one insert. The server takes 100,000 documents; a command is one document, of 16 MiB and its own few bytes."""
 
 ENTRY_BYTES_MAX = 16 * 1024 * 1024
 """What a plain insert takes (6.0.5: "object to insert too large"); an entry may be some hundred bytes longer."""
@@ -62,6 +63,8 @@ LARGE_ENTRY_PARAMETERS: dict[str, ParameterValue] = {"enableTestCommands": True}
 """For `godinsert`, the one command that takes an entry of more than 16 MiB. Only on files that hold one."""
 
 _LENGTH = struct.Struct("<i")
+_ITEM_BYTES = 8
+"""What a document in a list takes besides itself: a type, and its number as text."""
 
 
 class Batch(Protocol):
@@ -141,7 +144,9 @@ class _Replay:
             reached = self._begin_insert(client, plan)
         self._insert_rest(reached, plan)
         expected = within + self._inserted
+        reach("replay.oplog_ready")
         self._apply(plan, expected, parameters)
+        reach("replay.applied")
         with running(self._files, "settle", check=self._check) as client, translated_errors("settling"):
             settled = settle(client)
         return Replayed(
@@ -293,7 +298,7 @@ def _iter_inserts(raw: bytes) -> Iterator[list[RawBSONDocument]]:
             yield documents
             documents, size = [], 0
         documents.append(RawBSONDocument(raw[offset : offset + length], _RAW))
-        size += length
+        size += length + _ITEM_BYTES
         offset += length
         if is_large:
             yield documents

@@ -13,6 +13,7 @@ from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, new_id
 from ebbtide.domain.job import JobKind, job_id, queued_job
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import (
     NEW,
     DeliveryMethod,
@@ -40,13 +41,17 @@ def request_http_restore(
     clock: Clock,
     actor: str,
     asked_expires: datetime | None = None,
+    limit: OplogTimestamp | None = None,
 ) -> RestoreJob:
     """Record a restore job whose result is a download link, usable for `expiration_hours` from when it is ready, but
     until `asked_expires` where that is given. Raises SnapshotNotComplete.
+
+    With `limit` the oplog is replayed on `snapshot` up to and including it; else the snapshot is delivered as it is.
     """
     if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
         raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
     restore_id = RestoreJobId(new_id())
+    timestamp = snapshot.stable_timestamp if limit is None else limit
     job = RestoreJob(
         id=restore_id,
         group_id=cluster.group_id,
@@ -57,23 +62,26 @@ def request_http_restore(
         created=clock.now(),
         status=NEW[0],
         delivery_status=NEW[1],
-        timestamp=snapshot.stable_timestamp,
+        timestamp=timestamp,
         expiration_hours=expiration_hours,
         asked_expires=asked_expires,
         max_downloads=max_downloads,
         requested_by=actor,
         file_name=archive_name(
-            replica_set_name=snapshot.replica_set_name, timestamp=snapshot.stable_timestamp, job_id=restore_id
+            replica_set_name=snapshot.replica_set_name, timestamp=timestamp, job_id=restore_id
         ),
+        point_in_time=limit is not None,
+        limit=limit,
     )
     catalog.restore_jobs.insert(job)
     enqueue_restore(job, catalog=catalog, clock=clock)
+    what = f"snapshot {snapshot.id}" if limit is None else f"everything up to {limit}"
     record_event(
         catalog,
         clock,
         level=EventLevel.INFO,
         kind="restore.requested",
-        message=f"a download of snapshot {snapshot.id} of {cluster.name} was asked for",
+        message=f"a download of {what} of {cluster.name} was asked for",
         group_id=cluster.group_id,
         cluster_id=cluster.id,
         subject_id=job.id,

@@ -25,6 +25,7 @@ from pymongo import MongoClient
 from ebbtide.backup.context import BackupContext
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.domain.replay import ReplayBase, ReplayFailed
@@ -158,6 +159,15 @@ def wipe_scratch(directory: Path) -> None:
             shutil.rmtree(directory)
     except OSError as error:
         raise StorageError("wipe", str(directory), str(error)) from error
+
+
+def sweep_scratch(context: BackupContext) -> None:
+    """Wipe the directories of jobs that no worker holds: theirs died. Only for the thread that claims jobs."""
+    scratch = context.directory.scratch
+    for directory in scratch.iterdir() if scratch.is_dir() else ():
+        work = context.catalog.jobs.find(job_id(JobKind.RESTORE, directory.name))
+        if work is None or work.state is not JobState.RUNNING:
+            wipe_scratch(directory)
 
 
 def restore_binary(manifest: Manifest, *, cluster: Cluster | None, settings: Settings) -> Path:

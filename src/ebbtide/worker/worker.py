@@ -36,7 +36,9 @@ from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.automated_run import AutomatedRun
 from ebbtide.restore.download_count import settle_lost_transfers
 from ebbtide.restore.download_run import DownloadRun
+from ebbtide.restore.point_in_time_run import PointInTimeRun
 from ebbtide.restore.requesting import enqueue_restore
+from ebbtide.restore.source import sweep_scratch
 from ebbtide.worker.archiving import Archiving
 from ebbtide.worker.housekeeping import Housekeeping
 from ebbtide.worker.watcher import Watcher
@@ -93,6 +95,8 @@ class Worker:
         if self._clock.monotonic() - self._tidied_at > TIDY_SECONDS:
             self._tidy()
             self._tidied_at = self._clock.monotonic()
+            # Here, where jobs are claimed too: none can begin between the look and the wiping.
+            sweep_scratch(self._context)
         self._keep_heads()
         self._archiving.look(self._keepers.keys())
         self._housekeeping.look()
@@ -176,6 +180,9 @@ class Worker:
         if restore is not None and restore.method is DeliveryMethod.AUTOMATED_RESTORE:
             automated = AutomatedRun(run, context=self._context)
             return automated.steps(), automated.ending()
+        if restore is not None and restore.point_in_time:
+            point_in_time = PointInTimeRun(run, context=self._context)
+            return point_in_time.steps(), point_in_time.ending()
         download = DownloadRun(run, context=self._context)
         return download.steps(), download.ending()
 

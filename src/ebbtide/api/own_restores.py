@@ -1,0 +1,83 @@
+"""Ebbtide's own API: a download of any moment. The hosted services' families download snapshots only.
+
+The answer comes before the work: which snapshot it is built on and up to where the oplog is replayed is decided here,
+and what was asked for is refused here where it cannot be had.
+"""
+
+from typing import Any
+
+from ebbtide.api.bodies import Fields, parse_object, raise_violations
+from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.own_restore_jobs import own_restore_job_answer
+from ebbtide.api.resolving import resolve_point
+from ebbtide.api.responses import Answer
+from ebbtide.api.restore_point_fields import OWN_POINT_FIELDS, parse_restore_point
+from ebbtide.api.restore_requests import (
+    EXPIRATION_HOURS_DEFAULT,
+    EXPIRATION_HOURS_MAX,
+    MAX_DOWNLOADS_DEFAULT,
+)
+from ebbtide.api.wire import resolution_document
+from ebbtide.domain.restore_point import AtSnapshot, RestorePoint
+from ebbtide.restore.requesting import request_http_restore
+
+_LINK = ("expirationHours", "maxDownloads")
+
+
+def create_point_in_time_restore(call: Call) -> Answer:
+    """Ask for a download of a moment; with `dryRun` only say what it comes to. Asks the set what is newest there."""
+    values = parse_object(call.body)
+    point, hours, downloads, is_dry_run = _parse(values)
+    resolution = resolve_point(call, point)
+    if is_dry_run:
+        return Answer(document=resolution_document(resolution))
+    job = request_http_restore(
+        cluster=call.cluster,
+        snapshot=resolution.base,
+        limit=resolution.limit,
+        expiration_hours=hours,
+        max_downloads=downloads,
+        catalog=call.context.catalog,
+        clock=call.context.clock,
+        actor=call.actor,
+    )
+    return own_restore_job_answer(call, job)
+
+
+def _parse(values: dict[str, Any]) -> tuple[RestorePoint, int, int, bool]:
+    """The moment, the hours and downloads of its link, and whether it is a dry run."""
+    fields = Fields(values)
+    point = parse_restore_point(fields, with_now=True)
+    if isinstance(point, AtSnapshot):
+        fields.blame(
+            "INVALID_ATTRIBUTE", "snapshotId", "a snapshot as it is, is asked for in the Atlas family"
+        )
+    hours = fields.positive("expirationHours")
+    if hours is not None and hours > EXPIRATION_HOURS_MAX:
+        fields.blame("INVALID_ATTRIBUTE", "expirationHours", f"it must be at most {EXPIRATION_HOURS_MAX}")
+    downloads = fields.positive("maxDownloads")
+    is_dry_run = fields.boolean("dryRun") is True
+    fields.refuse_unknown((*OWN_POINT_FIELDS, *_LINK, "dryRun"))
+    raise_violations(fields.violations)
+    if point is None:
+        raise LookupError("a body without a restore point passed")
+    return (
+        point,
+        EXPIRATION_HOURS_DEFAULT if hours is None else hours,
+        MAX_DOWNLOADS_DEFAULT if downloads is None else downloads,
+        is_dry_run,
+    )
+
+
+OPERATIONS = (
+    Operation(
+        name="createPointInTimeRestore",
+        method="POST",
+        path="/api/ebbtide/v1/groups/{groupId}/clusters/{clusterName}/restoreJobs",
+        handler=create_point_in_time_restore,
+        scope=Scope.CLUSTER,
+        need=Need.OWN,
+        needs_listed_address=True,
+        slow=True,
+    ),
+)

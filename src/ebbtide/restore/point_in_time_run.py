@@ -1,0 +1,255 @@
+"""Carrying out a restore job whose result is a download of any moment, not only of a snapshot.
+
+    begin          the delivery says IN_PROGRESS
+    archive        waited for, until the oplog archive has reached the moment that was asked for
+    build          a snapshot's files in scratch, brought to that moment by mongod (`restore.source`)
+    store result   what differs from the snapshot goes into the repository, as a result that can only be delivered
+    publish, hash  as for any download (`restore.download_run`): the archive is stored blocks
+
+A base that turns out to be damaged, or of another history than the archive, is said and passed over: the next older one
+will do, with more to replay. Crash before `store result` has ended: all of it is done again. After it: the result is
+there, and the next attempt goes on with publishing.
+"""
+
+import structlog
+
+from ebbtide.backup.archive_wait import wait_until_archived
+from ebbtide.backup.context import BackupContext
+from ebbtide.backup.prune_guard import wait_until_not_pruned
+from ebbtide.backup.space_guard import SpaceGuard
+from ebbtide.catalog.damage import Damage
+from ebbtide.crash_points import reach
+from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import RestoreJobId, SnapshotId
+from ebbtide.domain.job import STORE_RESULT_STEP
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.replay import HistoryDiverged
+from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus, archive_name
+from ebbtide.domain.restore_point import Refusal
+from ebbtide.domain.result import result_id_of
+from ebbtide.domain.snapshot import Snapshot
+from ebbtide.errors import (
+    EbbtideError,
+    IntegrityError,
+    JobCancelled,
+    NotFound,
+    ObjectNotFound,
+    Refused,
+)
+from ebbtide.events import record_event
+from ebbtide.jobs.runner import Ending, JobRun, Step
+from ebbtide.repository.manifest import Manifest
+from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.restore.download_run import DownloadRun
+from ebbtide.restore.restore_points import resolve_archived
+from ebbtide.restore.source import BuiltSource, build_source, scratch_directory, wipe_scratch
+from ebbtide.restore.store_back import store_result
+from ebbtide.storage.throttled import stoppable
+
+ARCHIVE_SECONDS = 300.0
+"""So long the archive may take to reach the moment; then the job is tried again, like after any failure that passes."""
+
+_log = structlog.get_logger()
+
+
+class PointInTimeRun:
+    """One attempt at one restore job. `steps` and `ending` are for the runner."""
+
+    def __init__(self, run: JobRun, *, context: BackupContext) -> None:
+        self._run = run
+        self._context = context
+        self._catalog = context.catalog
+        self._id = RestoreJobId(run.job.subject_id)
+        self._download = DownloadRun(run, context=context)
+        self._scratch = scratch_directory(context, self._id)
+        self._built: BuiltSource | None = None
+
+    def steps(self) -> list[Step]:
+        begin, publish, hash_ = self._download.steps()
+        return [
+            begin,
+            Step(name="archive", run=self._await_archive),
+            Step(name="build", run=self._build),
+            Step(name=STORE_RESULT_STEP, run=self._store_result),
+            publish,
+            hash_,
+        ]
+
+    def ending(self) -> Ending:
+        download = self._download.ending()
+        return Ending(always=self._clean_up, gave_up=download.gave_up, cancelled=self._discard_attempts)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _await_archive(self) -> None:
+        """Crash: it is waited for again."""
+        job = self._load()
+        if job is None or self._store(job).has_result(result_id_of(job)):
+            return
+        wait_until_archived(
+            self._catalog,
+            job.cluster_id,
+            _limit_of(job),
+            clock=self._context.clock,
+            check=self._run.check,
+            seconds=ARCHIVE_SECONDS,
+        )
+
+    def _build(self) -> None:
+        """Crash: a scratch directory, which the next attempt wipes."""
+        job = self._load()
+        if job is None or self._store(job).has_result(result_id_of(job)):
+            return
+        # Before hours of work: what comes of it has to be stored.
+        self._space().check_now()
+        excluded: set[SnapshotId] = set()
+        while self._built is None:
+            base = self._choose_base(job, excluded)
+            try:
+                self._built = self._build_on(job, base)
+            except (IntegrityError, ObjectNotFound) as error:
+                self._say_damaged(base, error)
+            except HistoryDiverged as error:
+                self._event(EventLevel.WARNING, "restore.base_passed_over", f"snapshot {base.id}: {error}")
+            excluded.add(base.id)
+        self._say_half_done(self._built)
+
+    def _store_result(self) -> None:
+        """Crash before the manifest: packs that the next attempt removes. After it: the result is found there."""
+        job = self._load()
+        if job is None:
+            return
+        wait_until_not_pruned(
+            job.cluster_id,
+            catalog=self._catalog,
+            clock=self._context.clock,
+            check_cancelled=self._run.check,
+        )
+        manifest = self._stored_manifest(job)
+        reach("replay.result_committed")
+        self._change(
+            result_id=result_id_of(job),
+            timestamp=manifest.stable_timestamp,
+            file_name=archive_name(
+                replica_set_name=job.replica_set_name, timestamp=manifest.stable_timestamp, job_id=job.id
+            ),
+        )
+        wipe_scratch(self._scratch)
+
+    # --- what the steps are made of ---------------------------------------------------------------------------------
+
+    def _choose_base(self, job: RestoreJob, excluded: set[SnapshotId]) -> Snapshot:
+        """The best base that is left, pinned by the job's record. Raises Refused where there is none."""
+        match resolve_archived(self._context, job, excluded=excluded):
+            case Refusal(message=message):
+                raise Refused(message, hint="choose a moment that `ebbtide oplog ranges` lists")
+            case resolution:
+                self._change(snapshot_id=resolution.base.id)
+                return resolution.base
+
+    def _build_on(self, job: RestoreJob, base: Snapshot) -> BuiltSource:
+        return build_source(
+            self._context,
+            self._run,
+            cluster_id=job.cluster_id,
+            replica_set_name=job.replica_set_name,
+            base=base,
+            limit=_limit_of(job),
+            directory=self._scratch,
+            progress=self._run.progress,
+        )
+
+    def _stored_manifest(self, job: RestoreJob) -> Manifest:
+        """The result's manifest: stored by this attempt, or by one before."""
+        store = self._store(job)
+        if self._built is None:
+            return store.load_result(result_id_of(job))
+        space = self._space()
+
+        def check() -> None:
+            self._run.check()
+            space.check()
+
+        return store_result(
+            store,
+            self._built,
+            job,
+            attempt=self._run.job.failures + self._run.job.attempts,
+            threads=self._context.threads,
+            now=self._context.clock.now(),
+            progress=self._run.progress,
+            check=check,
+        )
+
+    def _load(self) -> RestoreJob | None:
+        """The restore job, while it is to be brought to READY; None once it is there."""
+        job = self._catalog.restore_jobs.find(self._id)
+        if job is None:
+            raise NotFound(f"restore job {self._id} is not in the catalog")
+        if job.status is RestoreStatus.KILLED:
+            raise JobCancelled("the restore job was cancelled")
+        return job if job.status is RestoreStatus.IN_PROGRESS else None
+
+    def _change(self, **changes: object) -> None:
+        if self._catalog.restore_jobs.apply(self._id, RestoreEvent.WORKER_BEGAN, **changes) is None:
+            raise JobCancelled("the restore job was cancelled")
+
+    def _store(self, job: RestoreJob) -> ReplicaSetStore:
+        storage = stoppable(self._context.repository.storage, self._run.check)
+        return ReplicaSetStore(storage, cluster_id=job.cluster_id, replica_set_name=job.replica_set_name)
+
+    def _space(self) -> SpaceGuard:
+        context = self._context
+        return SpaceGuard(context.repository.storage, settings=context.settings, clock=context.clock)
+
+    # --- endings and events -----------------------------------------------------------------------------------------
+
+    def _clean_up(self) -> None:
+        try:
+            wipe_scratch(self._scratch)
+        except EbbtideError as error:
+            _log.warning("restore.scratch_not_wiped", message=str(error))
+
+    def _discard_attempts(self) -> None:
+        """What a cancelled attempt stored, prune would find too; it need not wait for that."""
+        job = self._catalog.restore_jobs.find(self._id)
+        if job is not None and not self._store(job).has_result(result_id_of(job)):
+            self._store(job).discard_result_attempts(result_id_of(job))
+
+    def _say_damaged(self, base: Snapshot, error: EbbtideError) -> None:
+        self._catalog.damage.note(
+            Damage(id=base.cluster_id, found=self._context.clock.now(), problem=str(error))
+        )
+        self._event(
+            EventLevel.ERROR,
+            "repository.damaged",
+            f"snapshot {base.id} cannot be the base of restore job {self._id}: {error}",
+        )
+
+    def _say_half_done(self, built: BuiltSource) -> None:
+        for index in built.settled.unfinished_indexes:
+            self._event(
+                EventLevel.WARNING,
+                "restore.index_unfinished",
+                f"index {index.name} of {index.namespace} was still being built at {built.restored}: "
+                f"it is not in the result of restore job {self._id}",
+            )
+
+    def _event(self, level: EventLevel, kind: str, message: str) -> None:
+        job = self._run.job
+        record_event(
+            self._catalog,
+            self._context.clock,
+            level=level,
+            kind=kind,
+            message=message,
+            group_id=job.group_id,
+            cluster_id=job.cluster_id,
+            subject_id=self._id,
+        )
+
+
+def _limit_of(job: RestoreJob) -> OplogTimestamp:
+    if job.limit is None:
+        raise NotFound(f"restore job {job.id} does not say up to which moment")
+    return job.limit

@@ -1,0 +1,187 @@
+"""A download of any second: from a live set's archive and snapshots to files that mongod starts on."""
+
+import random
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebbtide.backup.archive_wait import newest_committed
+from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.restore_job import DeliveryStatus, RestoreJob, RestoreStatus
+from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal, Resolution, RestorePoint
+from ebbtide.repository.repository import never_cancelled
+from ebbtide.restore.job_archive import open_archive
+from ebbtide.restore.requesting import cancel_restore_job, request_http_restore
+from ebbtide.restore.restore_points import resolve_asked
+from ebbtide.restore.scratch_mongod import ScratchFiles, running
+from ebbtide.testing import workload
+from ebbtide.testing.dbhash import database_hashes
+from ebbtide.testing.lab import ReplicaSetLab
+
+Hashes = dict[str, dict[str, str]]
+
+
+def now_of(installation: Any, cluster: Cluster) -> OplogTimestamp:
+    newest = newest_committed(installation.context.access(installation.cluster(cluster)))
+    return newest.timestamp
+
+
+def user_hashes(client: Any) -> Hashes:
+    return {
+        name: hashes for name, hashes in database_hashes(client).items() if name not in ("config", "admin")
+    }
+
+
+def resolve(installation: Any, cluster: Cluster, point: RestorePoint) -> Resolution | Refusal:
+    context = installation.context
+    return resolve_asked(
+        point,
+        access=context.access(installation.cluster(cluster)),
+        catalog=context.catalog,
+        repository=context.repository,
+        now_seconds=int(context.clock.now().timestamp()),
+    )
+
+
+def ask(installation: Any, cluster: Cluster, point: RestorePoint) -> RestoreJob:
+    resolution = resolve(installation, cluster, point)
+    assert isinstance(resolution, Resolution), resolution
+    return request_http_restore(
+        cluster=cluster,
+        snapshot=resolution.base,
+        expiration_hours=1,
+        max_downloads=1,
+        catalog=installation.catalog,
+        clock=installation.context.clock,
+        actor="test",
+        limit=resolution.limit,
+    )
+
+
+def wait_until_over(installation: Any, job: RestoreJob) -> RestoreJob:
+    def over() -> RestoreJob | None:
+        found: RestoreJob = installation.catalog.restore_jobs.find(job.id)
+        return None if found.status is RestoreStatus.IN_PROGRESS else found
+
+    done: RestoreJob = installation.wait_until(over, seconds=120, what="the restore job")
+    return done
+
+
+def extracted(installation: Any, job: RestoreJob, directory: Path, binary: Path) -> ScratchFiles:
+    """The download of a job, extracted by Python's tarfile."""
+    archive = open_archive(installation.context.repository, job)
+    path = directory / job.file_name
+    with path.open("wb") as file:
+        file.writelines(archive.iter_range(0, archive.length_bytes))
+    with tarfile.open(path) as tar:
+        tar.extractall(directory, filter="data")
+    path.unlink()
+    files = ScratchFiles(directory=directory, binary=binary, cache_gb=0.25)
+    (directory / job.file_name.removesuffix(".tar.gz")).rename(files.dbpath)
+    return files
+
+
+def require_holds(
+    installation: Any, job: RestoreJob, expected: Hashes, directory: Path, binary: Path
+) -> None:
+    done = wait_until_over(installation, job)
+    assert done.state == (RestoreStatus.FINISHED, DeliveryStatus.READY), done.reason
+    files = extracted(installation, done, directory, binary)
+    with running(files, "serve", check=never_cancelled) as client:
+        assert expected == user_hashes(client)
+    info = (files.dbpath / "restoreInfo.txt").read_text()
+    assert str(done.timestamp) in info
+    shutil.rmtree(files.dbpath)
+
+
+@pytest.fixture(scope="module")
+def base(followed: Cluster, shared_installation: Any) -> Cluster:
+    """The cluster, with a snapshot to begin from."""
+    shared_installation.take_snapshot(followed)
+    return followed
+
+
+def test_now_and_a_moment_before_a_drop(
+    base: Cluster,
+    shared_installation: Any,
+    shared_lab: ReplicaSetLab,
+    socket_directory: Path,
+    mongod_binary: Path,
+) -> None:
+    with shared_lab.client(w="majority") as client, shared_lab.member_client(0) as member:
+        client.shop.gone.insert_many([{"_id": n} for n in range(50)])
+        before_hashes, before = user_hashes(member), now_of(shared_installation, base)
+        client.shop.drop_collection("gone")
+        now_hashes = user_hashes(member)
+
+    now = ask(shared_installation, base, AtNow())
+    earlier = ask(shared_installation, base, AtOplog(before.seconds, before.increment))
+    require_holds(shared_installation, now, now_hashes, socket_directory, mongod_binary)
+    require_holds(shared_installation, earlier, before_hashes, socket_directory, mongod_binary)
+
+    done = shared_installation.catalog.restore_jobs.find(earlier.id)
+    assert before == done.timestamp
+    assert done.result_id == done.id
+    assert list(shared_installation.context.directory.scratch.iterdir()) == []
+    store = shared_installation.context.repository.replica_set(base.id, base.replica_set_name)
+    assert done.id not in list(store.iter_snapshot_ids())
+    result = store.load_result(done.result_id)
+    assert result.new_stored_bytes < result.stored_bytes
+
+
+def test_a_damaged_base_is_passed_over(
+    base: Cluster,
+    shared_installation: Any,
+    shared_lab: ReplicaSetLab,
+    socket_directory: Path,
+    mongod_binary: Path,
+) -> None:
+    with shared_lab.client(w="majority") as client, shared_lab.member_client(0) as member:
+        workload.churn(client, rng=random.Random(3), operations=30)
+        snapshot = shared_installation.take_snapshot(base)
+        client.shop.after.insert_one({"_id": 1})
+        hashes = user_hashes(member)
+    store = shared_installation.context.repository.replica_set(base.id, base.replica_set_name)
+    root = Path(shared_installation.context.directory.repository(shared_installation.context.settings))
+    for pack in root.glob(f"{base.id}/*/packs/{snapshot.id}-*"):
+        data = bytearray(pack.read_bytes())
+        data[len(data) // 2] ^= 1
+        pack.write_bytes(bytes(data))
+
+    job = ask(shared_installation, base, AtNow())
+    assert snapshot.id == job.snapshot_id
+    require_holds(shared_installation, job, hashes, socket_directory, mongod_binary)
+    done = shared_installation.catalog.restore_jobs.find(job.id)
+    assert snapshot.id != done.snapshot_id
+    assert store.has_snapshot(done.snapshot_id)
+
+
+def test_a_cancelled_job_leaves_nothing(base: Cluster, shared_installation: Any, at_point: Any) -> None:
+    job = ask(shared_installation, base, AtNow())
+    cancelled = []
+
+    def cancel() -> None:
+        cancelled.append(
+            cancel_restore_job(
+                job, catalog=shared_installation.catalog, clock=shared_installation.context.clock, actor="t"
+            )
+        )
+
+    at_point("replay.oplog_ready", cancel)
+    done = wait_until_over(shared_installation, job)
+    assert done.status is RestoreStatus.KILLED
+    scratch = shared_installation.context.directory.scratch
+    shared_installation.wait_until(lambda: not list(scratch.iterdir()), what="scratch to be wiped")
+    assert cancelled
+
+
+def test_the_future_is_refused(base: Cluster, shared_installation: Any) -> None:
+    refusal = resolve(shared_installation, base, AtOplog(2**32 - 1, 1))
+    assert isinstance(refusal, Refusal)
+    assert "future" in refusal.message
+    assert ClusterId(base.id)

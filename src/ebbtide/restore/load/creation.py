@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from bson import Binary
 
 from ebbtide.mongod.deployment import translated_errors
-from ebbtide.restore.load.inventory import Client, Document, Kind
+from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Client, Document, Kind
 from ebbtide.restore.load.patience import persist
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, PlannedView
 from ebbtide.restore.load.removal import drop_namespace
@@ -39,6 +39,9 @@ def create_anew(target: Client, planned: PlannedCollection) -> None:
     """Drop what stands at the collection's name, and create it. Raises PyMongo's errors."""
     database, name = planned.target
     drop_namespace(target, database, name)
+    if name == STORED_FUNCTIONS and any(target[database].list_collections(filter={"name": name})):
+        # It cannot be dropped; it is empty now.
+        return
     target.admin.command("applyOps", [_create_operation(planned)])
 
 

@@ -100,7 +100,7 @@ class _Load:
         self._check = check
         self._pace = pace
         self._stopping = threading.Event()
-        self._flow = Flow(target, archived=archived, check=self._check_stopping)
+        self._flow = Flow.of(target, archived=archived, check=self._check_stopping)
         self._slots = threading.Semaphore(pace.writers + pace.readers)
 
     def run(self, todo: list[PlannedCollection]) -> None:

@@ -10,9 +10,8 @@ delayed ones, whose lag is meant.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from bson import Timestamp
 
@@ -34,19 +33,41 @@ Position = Callable[[], OplogTimestamp | None]
 
 
 class Flow:
-    """Asked before each batch and told after it, from any thread."""
+    """Asked before each batch and told after it, from any thread.
 
-    def __init__(self, target: Client, *, archived: Position | None, check: Callable[[], None]) -> None:
+    `limit_bytes` is how far ahead is too far; `delayed` are the `_id`s of members that are not waited for.
+    """
+
+    def __init__(
+        self,
+        target: Client,
+        *,
+        limit_bytes: int,
+        delayed: frozenset[int] = frozenset(),
+        archived: Position | None,
+        check: Callable[[], None],
+    ) -> None:
         self._target = target
         self._archived = archived
         self._check = check
-        self._limit = int(oplog_max_bytes(target) * _SHARE)
-        self._delayed = _delayed_members(get_configuration(target))
+        self._limit = limit_bytes
+        self._delayed = delayed
         self._lock = threading.Lock()
-        self._marks: deque[tuple[OplogTimestamp, int]] = deque()
+        self._marks: list[tuple[OplogTimestamp, int]] = []
         self._sent = 0
         self._passed = 0
         self._looked = 0.0
+
+    @classmethod
+    def of(cls, target: Client, *, archived: Position | None, check: Callable[[], None]) -> Self:
+        """Up to half of the target's oplog. Raises Unreachable, DeploymentError."""
+        return cls(
+            target,
+            limit_bytes=int(oplog_max_bytes(target) * _SHARE),
+            delayed=delayed_members(get_configuration(target)),
+            archived=archived,
+            check=check,
+        )
 
     def wait_for_room(self) -> None:
         """Return when the slowest is near enough. Raises DeploymentError after a standstill, and what `check` raises."""
@@ -72,10 +93,8 @@ class Flow:
                 self._marks.append((OplogTimestamp.from_bson(moment), self._sent))
 
     def _ahead(self) -> int:
-        with self._lock:
-            ahead = self._sent - self._passed
-            is_due = time.monotonic() - self._looked > _LOOK_SECONDS
-        if ahead > self._limit // 4 and is_due:
+        """Bytes that the slowest has not passed yet, as far as known; asked for anew when it may matter."""
+        if self._sent - self._passed > self._limit // 4 and time.monotonic() - self._looked > _LOOK_SECONDS:
             self._look()
         return self._sent - self._passed
 
@@ -86,12 +105,11 @@ class Flow:
         archived = self._archived() if self._archived is not None else None
         position = min((p for p in (slowest, archived) if p is not None), default=None)
         with self._lock:
-            # Answers come in any order; what is earlier than a passed mark has passed too.
-            for mark in sorted(self._marks):
-                if position is not None and mark[0] > position:
-                    break
-                self._marks.remove(mark)
-                self._passed = max(self._passed, mark[1])
+            if position is None:
+                return
+            # Answers come in any order: the highest mark says what was sent by then.
+            self._passed = max([self._passed, *(sent for moment, sent in self._marks if moment <= position)])
+            self._marks = [mark for mark in self._marks if mark[0] > position]
 
 
 def slowest_position(status: Mapping[str, Any], delayed: frozenset[int]) -> OplogTimestamp | None:
@@ -106,7 +124,8 @@ def slowest_position(status: Mapping[str, Any], delayed: frozenset[int]) -> Oplo
     return min(positions, default=None)
 
 
-def _delayed_members(configuration: Mapping[str, Any]) -> frozenset[int]:
+def delayed_members(configuration: Mapping[str, Any]) -> frozenset[int]:
+    """Their `_id`s, by the set's configuration."""
     # `slaveDelay` until 4.4.
     return frozenset(
         int(member["_id"])

@@ -12,7 +12,16 @@ from bson import Binary
 
 from ebbtide.domain.automated_restore import RestoreScope
 from ebbtide.errors import InvalidInput, NotFound
-from ebbtide.restore.load.inventory import BUCKETS, Held, Index, Inventory, Kind, Raw, is_servers_own
+from ebbtide.restore.load.inventory import (
+    BUCKETS,
+    STORED_FUNCTIONS,
+    Held,
+    Index,
+    Inventory,
+    Kind,
+    Raw,
+    is_servers_own,
+)
 
 _EXPIRY = "expireAfterSeconds"
 
@@ -131,7 +140,7 @@ def plan_load(source: Inventory, target: Inventory, scope: RestoreScope) -> Load
         PlannedCollection(
             held=held,
             target=_target(held, scope),
-            uuid=None if held.uuid in staying else held.uuid,
+            uuid=_uuid(held, target, scope, staying),
         )
         for held in chosen
         if held.kind is Kind.COLLECTION
@@ -205,6 +214,12 @@ def _target(held: Held, scope: RestoreScope) -> tuple[str, str]:
         return held.database, held.name
     database, _, name = scope.rename_to.partition(".")
     return database, f"{BUCKETS}{name}" if held.name.startswith(BUCKETS) else name
+
+
+def _uuid(held: Held, target: Inventory, scope: RestoreScope, staying: set[Binary | None]) -> Binary | None:
+    """The source's; None where a staying collection has it, or where the target's own cannot be dropped."""
+    is_kept = held.name == STORED_FUNCTIONS and not scope.is_everything and held.namespace in target.held
+    return None if held.uuid in staying or is_kept else held.uuid
 
 
 def _view(held: Held, scope: RestoreScope) -> PlannedView:

@@ -9,7 +9,7 @@ from typing import Any
 from pymongo.errors import OperationFailure
 
 from ebbtide.mongod.deployment import translated_errors
-from ebbtide.restore.load.inventory import BUCKETS, Client
+from ebbtide.restore.load.inventory import BUCKETS, STORED_FUNCTIONS, Client
 from ebbtide.restore.load.patience import persist
 from ebbtide.restore.load.plan import LoadPlan
 
@@ -41,12 +41,19 @@ def execute_removal(
 def _drop(target: Client, namespace: str) -> None:
     database, _, name = namespace.partition(".")
     drop_namespace(target, database, name)
-    # Dropping a time series drops its buckets; these may have been left without their view.
-    drop_namespace(target, database, f"{BUCKETS}{name}")
+    if name != STORED_FUNCTIONS:
+        # Dropping a time series drops its buckets; these may have been left without their view.
+        drop_namespace(target, database, f"{BUCKETS}{name}")
 
 
 def drop_namespace(target: Client, database: str, name: str) -> None:
-    """Raises PyMongo's errors, but none where it does not exist."""
+    """Raises PyMongo's errors, but none where it does not exist.
+
+    Of a database's stored functions only the documents go: the server drops their collection with its database alone.
+    """
+    if name == STORED_FUNCTIONS:
+        target[database][name].delete_many({})
+        return
     try:
         target[database].command("drop", name, **_MAJORITY)
     except OperationFailure as error:

@@ -5,6 +5,7 @@ Here are the events and the status; clusters, snapshots, restore jobs and keys h
 
 from ebbtide import __version__
 from ebbtide.api import (
+    oplog_ranges,
     own_automated,
     own_clusters,
     own_heads,
@@ -63,6 +64,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *own_projects.OPERATIONS,
     *own_clusters.OPERATIONS,
     *own_heads.OPERATIONS,
+    *oplog_ranges.OPERATIONS,
     *own_snapshots.OPERATIONS,
     *own_restore_jobs.OPERATIONS,
     *own_restores.OPERATIONS,

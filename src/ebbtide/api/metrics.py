@@ -31,6 +31,7 @@ from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.access import is_global_owner
 from ebbtide.domain.access_list import AccessEntry, Address, find_entry, parse_network, read_address
+from ebbtide.domain.archive_state import ArchiveState, lag_at
 from ebbtide.domain.cluster import Cluster, Head, HeadState
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError, InvalidInput, InvalidSetting
@@ -86,15 +87,19 @@ class CatalogCollector(Collector):
         yield gauge("ebbtide_workers", "Workers that have reported within 30 s.", {}, alive)
 
     def _collect_clusters(self, now: datetime) -> Iterator[Metric]:
-        heads, snapshots = _HeadGauges(), _SnapshotGauges()
+        heads, archives, snapshots = _HeadGauges(), _ArchiveGauges(), _SnapshotGauges()
         for cluster in self._catalog.clusters.list_live():
             labels = (cluster.group_id, cluster.id, cluster.name)
             head = self._catalog.heads.find(cluster.id)
             if head is not None:
                 heads.add(labels, head)
+            archive = self._catalog.archives.find(cluster.id)
+            if archive is not None:
+                archives.add(labels, archive, now=now)
             last = self._catalog.snapshots.newest_complete(cluster.id)
             snapshots.add(labels, last, count=self._count(cluster), now=now)
         yield from heads.families
+        yield from archives.families
         yield from snapshots.families
 
     def _count(self, cluster: Cluster) -> int:
@@ -136,6 +141,23 @@ class _HeadGauges:
         for state in HeadState:
             self._state.add_metric((*labels, state.value), int(state is head.state))
         self._locked.add_metric(labels, int(head.lock_job_id is not None))
+
+
+class _ArchiveGauges:
+    def __init__(self) -> None:
+        self._lag = GaugeMetricFamily(
+            "ebbtide_oplog_lag_seconds", "How far its oplog archive is behind.", labels=_CLUSTER
+        )
+        self._gaps = GaugeMetricFamily(
+            "ebbtide_oplog_gaps", "Gaps in its oplog archive, until they are trimmed.", labels=_CLUSTER
+        )
+        self.families = (self._lag, self._gaps)
+
+    def add(self, labels: tuple[str, ...], state: ArchiveState, *, now: datetime) -> None:
+        lag = lag_at(state, now)
+        if lag is not None:
+            self._lag.add_metric(labels, lag)
+        self._gaps.add_metric(labels, len(state.gaps))
 
 
 class _SnapshotGauges:

@@ -12,6 +12,7 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document, dry_run_document, own_cluster_document, registration_checks
+from ebbtide.api.wire_oplog import archive_document
 from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration import (
     RegistrationReport,
@@ -157,16 +158,18 @@ def change_cluster(call: Call) -> Answer:
 
 
 def cluster_answer(call: Call, cluster: Cluster, *, status: int = 200) -> Answer:
-    """A cluster with its head and its last snapshot."""
+    """A cluster with its head, its oplog archive and its last snapshot."""
     return Answer(document=_document(call, cluster), status=status)
 
 
 def _document(call: Call, cluster: Cluster) -> Document:
     catalog = call.context.catalog
+    archive = catalog.archives.find(cluster.id)
     return own_cluster_document(
         cluster,
         head=catalog.heads.find(cluster.id),
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
+        archive=None if archive is None else archive_document(archive, now=call.now),
         waits_for=waiting_for_space(catalog.repository_space.find()),
         shows_paths=is_global_owner(call.key),
         addresses=call.addresses,

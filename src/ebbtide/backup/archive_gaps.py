@@ -25,11 +25,13 @@ _log = structlog.get_logger()
 def record_gaps(
     cluster: Cluster, state: ArchiveState, archive: OplogArchive, *, reason: str, context: BackupContext
 ) -> ArchiveState:
-    """Record the gaps that the archive shows, and tell of new ones; those that were trimmed away are forgotten."""
-    gaps = update_gaps(state.gaps, archive.slices(), now=context.clock.now(), reason=reason)
-    if gaps == state.gaps:
+    """Record where the archive begins and what it lacks, and tell of new gaps; what was trimmed away is forgotten."""
+    slices = archive.slices()
+    gaps = update_gaps(state.gaps, slices, now=context.clock.now(), reason=reason)
+    oldest = slices[0].first if slices else None
+    if (gaps, oldest) == (state.gaps, state.oldest):
         return state
-    updated = context.catalog.archives.update(cluster.id, gaps=gaps)
+    updated = context.catalog.archives.update(cluster.id, gaps=gaps, oldest=oldest)
     for gap in gaps:
         if gap not in state.gaps:
             _tell(cluster, gap, context)

@@ -264,6 +264,10 @@ class EbbtideClient:
 
     # Events, keys, status
 
+    def get_oplog_ranges(self, group_id: str, cluster: str) -> Document:
+        """What the cluster's oplog archive holds, and which moments can be restored."""
+        return self._document("GET", f"{_cluster(group_id, cluster)}/oplogRanges")
+
     def list_events(self, group_id: str, *, cluster: str | None, limit: int) -> list[Document]:
         """The newest `limit` events, newest first; of one cluster if it is named."""
         params = {"clusterName": cluster} if cluster else {}

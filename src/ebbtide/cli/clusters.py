@@ -187,7 +187,7 @@ def show(
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Show one cluster: its head's state and lag, and its last snapshot."""
+    """Show one cluster: its head's state and lag, its oplog archive's, and its last snapshot."""
     with open_session(profile, group, output) as session:
         cluster = session.client.get_cluster(session.group_id, name)
         session.output.document(cluster)

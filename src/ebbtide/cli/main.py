@@ -19,6 +19,7 @@ from ebbtide.cli import (
     doctor,
     events,
     keys,
+    oplog,
     repository,
     restores,
     schedule,
@@ -65,7 +66,8 @@ def build_app() -> typer.Typer:
     serve.register(app)
     demo.register(app)
     doctor.register(app)
-    for module in (clusters, snapshots, schedule, restores, repository, events, keys, service_accounts, config):
+    modules = (clusters, snapshots, schedule, restores, oplog, repository, events, keys, service_accounts, config)
+    for module in modules:
         module.register(app)
     return app
 

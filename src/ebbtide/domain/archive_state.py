@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ebbtide.domain.ids import ClusterId
-from ebbtide.domain.oplog import OplogGap
+from ebbtide.domain.oplog import OplogGap, OplogRange
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.replica_set import Configuration, hosts_without_our_user
 
@@ -23,14 +23,15 @@ _SECONDARY, _PRIMARY = 2, 1
 class ArchiveState:
     """The archive of one cluster; `id` is the cluster's.
 
-    `archived_to` is the newest archived entry and `archived_wall` its wall-clock time; `chain_first` is the first entry
-    of the range that it ends. At `observed` everything that was committed `lag_seconds` before was archived (None: that
+    `oldest` and `archived_to` are the oldest and the newest archived entry, `archived_wall` the newest one's wall-clock
+    time; `chain_first` is the first entry of the range that `archived_to` ends. At `observed` everything that was committed `lag_seconds` before was archived (None: that
     is not known). `source` is the member that is tailed, `HOST:PORT`, empty while none is; `message` says why then.
     `wanted`: somebody waits for everything up to there. `is_behind` is set from the event that says so until it is over.
     """
 
     id: ClusterId
     observed: datetime
+    oldest: OpTime | None = None
     archived_to: OpTime | None = None
     archived_wall: datetime | None = None
     chain_first: OpTime | None = None
@@ -40,6 +41,15 @@ class ArchiveState:
     wanted: OplogTimestamp | None = None
     gaps: tuple[OplogGap, ...] = ()
     is_behind: bool = False
+
+
+def recorded_ranges(state: ArchiveState) -> tuple[OplogRange, ...]:
+    """What the archive holds without a gap, oldest first, as far as the catalog knows."""
+    if state.oldest is None or state.archived_to is None:
+        return ()
+    firsts = [state.oldest, *(gap.before for gap in state.gaps)]
+    lasts = [*(gap.after for gap in state.gaps), state.archived_to]
+    return tuple(OplogRange(first=first, last=last) for first, last in zip(firsts, lasts, strict=True))
 
 
 def lag_at(state: ArchiveState, now: datetime) -> float | None:

@@ -446,8 +446,8 @@ class Owner:
     def want_archive(self) -> OplogTimestamp:
         """Ask for everything that the set has now to be archived; up to where that is."""
         with self.lab.client() as client, self.service.catalog() as catalog:
-            note = {"data": {"test": 1}, "writeConcern": {"w": "majority"}}
-            reply = client.admin.command("appendOplogNote", 1, **note)
+            note: Document = {"appendOplogNote": 1, "data": {"test": 1}, "writeConcern": {"w": "majority"}}
+            reply = client.admin.command(note)
             wanted = OplogTimestamp.from_bson(reply["operationTime"])
             catalog.archives.want(ClusterId(self.cluster()["id"]), wanted)
         return wanted

@@ -128,6 +128,7 @@ TABLE: dict[str, str] = {
     "addAccessListEntriesOfServiceAccount": "holder",
     "getAccessListEntryOfServiceAccount": "holder",
     "removeAccessListEntryOfServiceAccount": "holder",
+    "getOplogRanges": "read",
     "startPrune": "service listed",
     "getPrune": "service",
     "listEvents": "read",

@@ -67,6 +67,14 @@ def cluster_fields(cluster: Document) -> Fields:
             ("head restarts", cell(restarts) if restarts else ""),
             ("head says", cell(head.get("message"))),
         ]
+    archive = cluster.get("archive") or {}
+    if archive:
+        fields += [
+            ("oplog archive", f"up to {bson_time(archive.get('archivedTo')) or 'nothing yet'}"),
+            ("archive lag", seconds(archive.get("lagSeconds"))),
+            *([("archive gaps", cell(archive["gaps"]))] if archive.get("gaps") else []),
+            ("archive says", cell(archive.get("message"))),
+        ]
     tls = cluster.get("tls") or {}
     if tls:
         fields.append(

@@ -28,6 +28,7 @@ from ebbtide.api.front import Front, trusted_proxies
 from ebbtide.api.health import LIVE_PATH, READY_PATH, Health
 from ebbtide.api.metrics import METRICS_PATH, Metrics, RequestCounts
 from ebbtide.api.oauth import REVOKE_PATH, TOKEN_PATH, Oauth
+from ebbtide.api.openapi.pages import DOCS_PATH, OPENAPI_PATH, STYLE_PATH, Pages
 from ebbtide.api.operations import Call, Operation, prepare_call
 from ebbtide.api.queries import guess_presentation, parse_query
 from ebbtide.api.rate_limits import Limits
@@ -58,7 +59,7 @@ def create_app(context: ApiContext) -> FastAPI:
     downloads = Downloads(context)
     tokens, limits = Tokens(context), Limits(context.settings)
     gate, oauth = Gate(context, tokens, limits), Oauth(context, tokens, limits)
-    health, metrics = Health(context), Metrics(context, gate)
+    health, metrics, pages = Health(context), Metrics(context, gate), Pages(context.external_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
@@ -83,6 +84,9 @@ def create_app(context: ApiContext) -> FastAPI:
         _fixed_route(LIVE_PATH, health.live),
         _fixed_route(READY_PATH, health.ready),
         _fixed_route(METRICS_PATH, metrics.show),
+        _fixed_route(OPENAPI_PATH, pages.openapi),
+        _fixed_route(DOCS_PATH, pages.docs),
+        _fixed_route(STYLE_PATH, pages.style),
         _fixed_route(V2_PATH, downloads.v2),
         _fixed_route(V3_PATH, downloads.v3),
         Route(TOKEN_PATH, oauth.token, methods=["POST"]),

@@ -1,7 +1,6 @@
 """Kill -9 of every process that `ebbtide serve` runs, idle and in the middle of a snapshot: the rest puts it right.
 
-To be in the middle for sure, the worker freezes itself (SIGSTOP) once it has stored a pack, and the head is then seen
-to be locked.
+To be in the middle for sure, the worker freezes itself (SIGSTOP) as soon as the head is locked.
 """
 
 import signal
@@ -21,10 +20,10 @@ def owner(new_service: Callable[..., RunningService], new_owner: Callable[[Runni
     return owner
 
 
-def freeze_while_storing(owner: Owner, *, megabytes: int = 0) -> str:
-    """Start a snapshot and freeze the worker while it stores; the snapshot's id. The head is locked then."""
+def freeze_under_lock(owner: Owner, *, megabytes: int = 0) -> str:
+    """Start a snapshot, with so much to store, and freeze the worker once the head is locked; the snapshot's id."""
     owner.write(megabytes=megabytes)
-    owner.service.arm_freeze("snapshot.pack_written")
+    owner.service.arm_freeze("snapshot.locked")
     snapshot_id = owner.start_snapshot()
     owner.service.wait_until(owner.service.has_crashed, "the worker to freeze")
     assert owner.is_head_locked()
@@ -60,8 +59,8 @@ def test_a_killed_process_is_replaced_and_snapshots_go_on(owner: Owner, role: st
 
 
 @pytest.mark.parametrize("role", ["worker", "catalog", "head"])
-def test_a_process_killed_while_a_snapshot_is_stored_costs_time_only(owner: Owner, role: str) -> None:
-    snapshot_id = freeze_while_storing(owner)
+def test_a_process_killed_while_a_snapshot_is_taken_costs_time_only(owner: Owner, role: str) -> None:
+    snapshot_id = freeze_under_lock(owner)
 
     pid = owner.service.kill(role)
     if role != "worker":
@@ -73,7 +72,7 @@ def test_a_process_killed_while_a_snapshot_is_stored_costs_time_only(owner: Owne
 
 
 def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(owner: Owner) -> None:
-    snapshot_id = freeze_while_storing(owner)
+    snapshot_id = freeze_under_lock(owner)
 
     owner.service.kill("serve")
     owner.service.send("worker", signal.SIGCONT)
@@ -86,7 +85,7 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_start_works(o
 
 def test_a_stop_in_the_middle_of_a_snapshot_unlocks_and_the_next_start_finishes_it(owner: Owner) -> None:
     for _ in range(TRIES_MAX):
-        snapshot_id = freeze_while_storing(owner, megabytes=40)
+        snapshot_id = freeze_under_lock(owner, megabytes=40)
 
         seen = len(owner.service.log_text())
         owner.service.send("worker", signal.SIGTERM, signal.SIGCONT)

@@ -133,7 +133,7 @@ class SnapshotRun:
             self._manifest = self._store.load_manifest(snapshot_id)
             return
         self._unlock_leftover()
-        removed = self._store.discard_attempts(snapshot_id)
+        removed = self._store.discard_attempts(snapshot_id, check_owner=self._run.check_owner)
         if removed:
             _log.info("snapshot.attempt_discarded", snapshot_id=snapshot_id, packs=removed)
         self._parent = self._find_parent()
@@ -217,7 +217,7 @@ class SnapshotRun:
         if self._stored is None:
             raise SnapshotUnusable("nothing was stored")
         manifest = self._make_manifest(self._stored)
-        self._store.commit(manifest, parent=self._parent)
+        self._store.commit(manifest, parent=self._parent, check_owner=self._run.check_owner)
         self._manifest = manifest
         reach("snapshot.manifest_written")
 
@@ -466,7 +466,7 @@ class SnapshotRun:
             "snapshot.failed",
             f"snapshot {self._snapshot.id} of {self._cluster.name} failed: {reason}",
         )
-        self._store.discard_attempts(self._snapshot.id)
+        self._store.discard_attempts(self._snapshot.id, check_owner=self._run.check_owner)
 
     def _event(self, level: EventLevel, kind: str, message: str) -> None:
         record_event(

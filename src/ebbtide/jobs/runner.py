@@ -72,6 +72,17 @@ class JobRun:
         if self._stopping.is_set():
             raise WorkerStopping("the worker stops")
 
+    def check_owner(self) -> None:
+        """Ask the catalog whether the job is ours still: right before what only its owner may do. Raises LeaseLost.
+
+        `check` knows what the last heartbeat was told; a worker that was stopped for a while and goes on may not have
+        had one since.
+        """
+        until = self._clock.now() + LEASE
+        if self._catalog.jobs.heartbeat(self.job.id, worker_id=self._worker_id, until=until) is None:
+            self._lost.set()
+            raise LeaseLost(f"another worker owns job {self.job.id} now")
+
     def execute(self, steps: Sequence[Step]) -> None:
         """Run `steps` in order, renewing the lease meanwhile."""
         heartbeat = threading.Thread(target=self._beat, name=f"heartbeat {self.job.id}", daemon=True)

@@ -150,8 +150,17 @@ class ReplicaSetStore:
             raise IntegrityError(name, "does not match its name")
         return decode_stretch(stretch, data, object_name=name)
 
-    def commit(self, manifest: Manifest, *, parent: Manifest | None = None) -> None:
+    def commit(
+        self,
+        manifest: Manifest,
+        *,
+        parent: Manifest | None = None,
+        check_owner: Callable[[], None] = never_cancelled,
+    ) -> None:
         """Make the snapshot exist: the sole commit point. Idempotent for the same manifest.
+
+        `check_owner` is called last, and raises where the snapshot is another worker's by now: that one may just be
+        removing what this one stored.
 
         Everything it names is looked for first: each recipe, and each pack of the recipes that `parent` (a
         committed manifest, already trusted) does not share. Raises IntegrityError naming what is absent or
@@ -166,6 +175,7 @@ class ReplicaSetStore:
                 return
             raise Refused(f"another snapshot {manifest.snapshot_id} is committed already")
         self._require_objects(manifest, parent)
+        check_owner()
         self.storage.put(name, [encoded])
 
     def commit_result(self, manifest: Manifest, *, base: Manifest) -> None:
@@ -228,27 +238,32 @@ class ReplicaSetStore:
         names = [found.name for found in self.storage.iter_objects(f"{self._prefix}/{folder}/")]
         return sorted(filter(is_id, (name.rpartition("/")[2] for name in names)))
 
-    def discard_attempts(self, snapshot_id: SnapshotId) -> int:
+    def discard_attempts(
+        self, snapshot_id: SnapshotId, *, check_owner: Callable[[], None] = never_cancelled
+    ) -> int:
         """Remove the packs that interrupted attempts at an uncommitted snapshot left; how many there were is
         returned.
 
-        Only for the worker that holds the snapshot's lease: no attempt may be running. Idempotent. Raises
-        Refused if the snapshot is committed. Recipes of the attempts stay for prune: they are small and
+        Only for the worker that holds the snapshot's lease: no attempt may be running. `check_owner` is called
+        before each pack is removed, and raises where that is so no more. Idempotent. Raises Refused if the snapshot is committed. Recipes of the attempts stay for prune: they are small and
         nothing names them.
         """
         if self.has_snapshot(snapshot_id):
             raise Refused(f"snapshot {snapshot_id} is committed; its packs are in use")
-        return self._discard_packs(snapshot_id)
+        return self._discard_packs(snapshot_id, check_owner)
 
-    def discard_result_attempts(self, result_id: ResultId) -> int:
+    def discard_result_attempts(
+        self, result_id: ResultId, *, check_owner: Callable[[], None] = never_cancelled
+    ) -> int:
         """As `discard_attempts`, for a replayed result."""
         if self.has_result(result_id):
             raise Refused(f"result {result_id} is committed; its packs are in use")
-        return self._discard_packs(result_id)
+        return self._discard_packs(result_id, check_owner)
 
-    def _discard_packs(self, written_for: str) -> int:
+    def _discard_packs(self, written_for: str, check_owner: Callable[[], None]) -> int:
         left = [object_.name for object_ in self.storage.iter_objects(self.pack_name(f"{written_for}-"))]
         for name in left:
+            check_owner()
             self.storage.delete(name)
         return len(left)
 

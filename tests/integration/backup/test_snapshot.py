@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ import structlog
 from bson import Timestamp
 from pymongo.errors import PyMongoError
 
+from ebbtide.backup import snapshot_run
+from ebbtide.backup.reflink import CLONES_NAME
 from ebbtide.backup.requesting import SnapshotInProgress
+from ebbtide.demo.copies import hash_advanced
 from ebbtide.domain.capture import BACKUP_METADATA, parse_stable_timestamp
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.job import JobKind, job_id
+from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.testing import workload
+from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
 
 AtPoint = Callable[[str, Callable[[], None]], None]
@@ -154,8 +159,65 @@ def test_a_head_killed_under_the_lock_gives_no_wrong_snapshot(
     assert not is_locked(shared_installation, followed)
 
 
-def test_a_head_killed_after_its_files_were_read_is_noticed(
+def test_who_lost_the_job_while_it_was_stopped_commits_nothing(
     shared_installation: Any, followed: Cluster, at_point: AtPoint
+) -> None:
+    """As a worker that was paused for longer than its lease: it hears of that only when it asks."""
+    locked: list[str] = []
+    committed: list[str] = []
+
+    def lose() -> None:
+        """To another worker, whose lease ends at once."""
+        shared_installation.catalog._database.jobs.update_one(
+            {"cluster_id": followed.id, "state": JobState.RUNNING.value},
+            {"$set": {"lease_worker_id": "another", "lease_until": shared_installation.context.clock.now()}},
+        )
+
+    at_point("snapshot.unlocked", lose)
+    for _ in range(2):
+        at_point("snapshot.locked", lambda: locked.append("locked"))
+        at_point("snapshot.manifest_written", lambda: committed.append("committed"))
+    shared_installation.take_snapshot(followed)
+    assert (len(locked), len(committed)) == (2, 1)
+
+
+def test_what_is_read_is_copied_and_the_head_goes_on(
+    shared_installation: Any,
+    shared_lab: ReplicaSetLab,
+    followed: Cluster,
+    at_point: AtPoint,
+    mongod_binary: Path,
+    tmp_path: Path,
+    socket_directory: Path,
+) -> None:
+    copies = shared_installation.context.head_directory(followed) / CLONES_NAME
+    hashes: list[Any] = []
+
+    def hash_head() -> None:
+        with shared_installation.head_client(followed) as client:
+            hashes.append(database_hashes(client))
+
+    def write_on() -> None:
+        """Between the unlock and the first byte that is compressed: the head changes its files as it likes."""
+        assert (copies / BACKUP_METADATA).exists()
+        assert not is_locked(shared_installation, followed)
+        with shared_lab.client(w=4) as client:
+            client.shop.orders.update_many({}, {"$set": {"after": "the unlock"}})
+        with shared_installation.head_client(followed) as client:
+            client.admin.command("fsync")
+
+    at_point("snapshot.locked", hash_head)
+    at_point("snapshot.unlocked", write_on)
+    snapshot = shared_installation.take_snapshot(followed)
+    assert not copies.exists()
+    shared_installation.materialise(snapshot, tmp_path / "db")
+    assert hashes[0] == hash_advanced(
+        mongod_binary, tmp_path / "db", socket_directory=socket_directory, hash_databases=database_hashes
+    )
+
+
+def test_a_head_killed_while_it_is_read_under_the_lock_is_noticed(
+    shared_installation: Any, followed: Cluster, at_point: AtPoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It restarts by itself meanwhile; what was read under the lost lock is not committed."""
 
@@ -175,6 +237,7 @@ def test_a_head_killed_after_its_files_were_read_is_noticed(
 
         shared_installation.wait_until(is_back, what="the head's return")
 
+    monkeypatch.setattr(snapshot_run, "copy_to_read", lambda *_, **__: None)
     at_point("snapshot.recipes_written", kill_and_wait)
     snapshot = shared_installation.take_snapshot(followed)
     job = shared_installation.catalog.jobs.find(job_id(JobKind.SNAPSHOT, snapshot.id))

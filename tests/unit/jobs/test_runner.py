@@ -241,6 +241,20 @@ def test_who_lost_the_lease_stops_and_touches_nothing_more() -> None:
         ran.run.check()
 
 
+def test_who_was_stopped_for_longer_than_its_lease_learns_of_it_from_the_catalog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 3600.0)
+    ran = Ran()
+    ran.run.check_owner()
+    ran.catalog.is_taken = True
+    ran.run.check()
+    with pytest.raises(LeaseLost):
+        ran.run.check_owner()
+    with pytest.raises(LeaseLost):
+        ran.run.check()
+
+
 def test_a_stopping_worker_gives_the_job_back_without_counting_the_attempt() -> None:
     ran = Ran(replace(CLAIMED, attempts=3))
 

@@ -9,7 +9,15 @@ import pytest
 
 from ebbtide import crash_points
 from ebbtide.domain.progress import NoProgress
-from ebbtide.errors import IntegrityError, InvalidInput, JobCancelled, Refused, SnapshotUnusable, StorageFull
+from ebbtide.errors import (
+    IntegrityError,
+    InvalidInput,
+    JobCancelled,
+    LeaseLost,
+    Refused,
+    SnapshotUnusable,
+    StorageFull,
+)
 from ebbtide.repository import source
 from ebbtide.repository.block import BLOCK_BYTES
 from ebbtide.repository.manifest import FileStat, ManifestKind
@@ -320,6 +328,20 @@ def test_discarding_attempts_removes_their_packs_and_spares_the_committed(
         store.discard_attempts(first.snapshot_id)
     second, _ = take(store, root, 2, parent=first, attempt=1)
     assert read_tree(root) == restore(store, second, tmp_path / "restored")
+
+
+def test_who_is_the_owner_no_more_removes_and_commits_nothing(store: ReplicaSetStore, root: Path) -> None:
+    def lost() -> None:
+        raise LeaseLost("another worker owns it now")
+
+    write_tree(root, {"a.wt": data(10 * BLOCK_BYTES)})
+    manifest = make_manifest(1, store_tree(store, sources_of(root), 1).entries)
+    before = list(store.storage.iter_objects(""))
+    with pytest.raises(LeaseLost):
+        store.commit(manifest, check_owner=lost)
+    with pytest.raises(LeaseLost):
+        store.discard_attempts(manifest.snapshot_id, check_owner=lost)
+    assert before == list(store.storage.iter_objects(""))
 
 
 def test_the_crash_points_are_reached_in_order(store: ReplicaSetStore, root: Path) -> None:

@@ -104,6 +104,7 @@ TABLE: dict[str, str] = {
     "getOwnSnapshot": "read",
     "getOwnRestoreJob": "read",
     "cancelRestoreJob": "write listed",
+    "createPointInTimeRestore": "own listed",
     "setRestoreTarget": "own listed",
     "createAutomatedRestore": "own listed",
     "undoAutomatedRestore": "own listed",

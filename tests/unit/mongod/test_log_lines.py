@@ -1,7 +1,7 @@
 """What is read from a mongod's log."""
 
 from ebbtide.domain.optime import OplogTimestamp
-from ebbtide.mongod.log_lines import find_recovery_timestamp
+from ebbtide.mongod.log_lines import find_applied_count, find_applying_count, find_recovery_timestamp
 
 
 def opened_at(seconds: int, increment: int) -> str:
@@ -20,3 +20,21 @@ def test_files_without_history_open_nowhere() -> None:
     assert find_recovery_timestamp([opened_at(0, 0)]) is None
     assert find_recovery_timestamp(["nothing here"]) is None
     assert find_recovery_timestamp([]) is None
+
+
+def counted(message: str, count: int) -> str:
+    return f'{{"msg":"{message}","attr":{{"numOpsApplied":{count}}}}}'
+
+
+def test_a_recovery_says_what_it_applied_and_how_far_it_is() -> None:
+    batches = [counted("Applying operations in batch", 0), counted("Applying operations in batch", 5000)]
+    done = counted("Completed oplog application for recovery", 7000)
+    assert find_applied_count([*batches, done]) == 7000
+    assert find_applied_count(batches) is None
+    assert find_applying_count(batches) == 5000
+    assert find_applying_count([]) == 0
+
+
+def test_a_line_that_is_still_being_written_is_passed_over() -> None:
+    whole = counted("Applying operations in batch", 5000)
+    assert find_applying_count([whole, counted("Applying operations in batch", 9000)[:-3]]) == 5000

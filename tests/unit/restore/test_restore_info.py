@@ -13,6 +13,7 @@ from ebbtide.domain.restore_job import READY, RestoreJob
 from ebbtide.errors import NotFound
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.restore.links import open_download_key, seal_new_download_key
+from ebbtide.restore.prepare import parse_restore_info
 from ebbtide.restore.restore_info import plain_start_arguments, render_restore_info
 from ebbtide.sealing import SealBroken, ServiceKey
 
@@ -94,6 +95,37 @@ def test_the_text_says_what_the_download_is() -> None:
         assert part in text
     assert all(len(line) <= 200 for line in text.splitlines())
     assert text.isascii()
+
+
+def result(**storage: str | int) -> Manifest:
+    moment = OplogTimestamp(1700000005, 9)
+    return replace(
+        manifest(),
+        kind=ManifestKind.DELIVER_ONLY,
+        parent_id=SNAPSHOT_ID,
+        stable_timestamp=moment,
+        applied_timestamp=moment,
+        storage={"engine": "wiredTiger", **storage},
+    )
+
+
+def test_a_replayed_result_is_described_as_one_that_cannot_be_advanced() -> None:
+    job = replace(JOB, point_in_time=True, limit=OplogTimestamp(1700000006, 0))
+    text = render_restore_info(job, result())
+    assert _commands(text) == [PLAIN]
+    assert "asked up to      oplog timestamp (1700000006, 0)" in text
+    assert f"base snapshot    {SNAPSHOT_ID}" in text
+    assert "prepared" not in text
+    assert all(len(line) <= 200 for line in text.splitlines())
+    info = parse_restore_info(text)
+    assert info is not None
+    assert (info.stable, info.newest) == (OplogTimestamp(1700000005, 9), OplogTimestamp(1700000005, 9))
+
+
+def test_what_was_half_done_at_that_moment_is_told() -> None:
+    text = render_restore_info(JOB, result(preparedTransactions=2, droppedIndexes="by key of shop.stock"))
+    assert "prepared at that moment, and not committed: 2." in text
+    assert "not there: by key of shop.stock." in text
 
 
 def test_the_text_is_the_same_every_time() -> None:

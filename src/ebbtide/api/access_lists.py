@@ -83,7 +83,7 @@ def add_entries(call: Call, holder: Holder) -> Answer:
 def remove_entry(call: Call, holder: Holder) -> Answer:
     """Disallow one network. The caller cannot shut out the address that it calls from."""
     network = _find_listed(call, holder).cidr
-    is_own = holder.caller.id == call.key.id
+    is_own = holder.caller.id == call.caller.id
     if is_own and locks_out(call.address, holder.caller.access_list, without=network):
         raise refusal("CANNOT_REMOVE_CALLER_FROM_ACCESS_LIST", network, str(call.address))
     changed = holder.collection.disallow(holder.caller.id, network)

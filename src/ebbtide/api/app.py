@@ -37,6 +37,7 @@ from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.responses import render, render_refusal
 from ebbtide.api.table import OPERATIONS, aliases_of
 from ebbtide.api.tokens import Tokens
+from ebbtide.domain.access import Caller
 from ebbtide.domain.access_list import read_address
 from ebbtide.errors import EbbtideError, InvalidInput, NotFound, Refused, Unreachable
 
@@ -193,7 +194,7 @@ class Resource:
 
         return await anyio.to_thread.run_sync(both, limiter=limiter)
 
-    def _admit(self, request: Request, operation: Operation) -> Any:
+    def _admit(self, request: Request, operation: Operation) -> Caller:
         scope = request.scope
         target = scope["raw_path"]
         if scope["query_string"]:
@@ -222,7 +223,7 @@ class Resource:
             family=self._family,
         )
 
-    def _handle(self, request: Request, operation: Operation, body: Body, key: Any) -> Response:
+    def _handle(self, request: Request, operation: Operation, body: Body, caller: Caller) -> Response:
         query = parse_query(request.scope["query_string"].decode("latin-1"))
         call = Call(
             context=self._context,
@@ -232,7 +233,7 @@ class Resource:
             query=query,
             body=body,
             address=read_address(request.client.host if request.client else None),
-            key=key,
+            caller=caller,
             now=self._context.clock.now(),
         )
         try:

@@ -68,7 +68,7 @@ def build_undo(call: Call, restore: AutomatedRestore, point: OplogTimestamp) -> 
     cluster = call.context.catalog.clusters.find(restore.target_cluster_id)
     if cluster is None:
         raise refusal("CLUSTER_NOT_FOUND", restore.target_cluster_id, restore.target_group_id)
-    if not is_owner(call.key, restore.target_group_id):
+    if not is_owner(call.caller, restore.target_group_id):
         raise refusal("CANNOT_RESTORE_TO_TARGET", restore.target_group_id)
     check_target(call, cluster)
     resolution = resolve_point(
@@ -98,7 +98,7 @@ def record_request(call: Call, request: AutomatedRequest) -> RestoreJob:
 
 def find_target(call: Call, target: TargetName) -> Cluster:
     """The target, where the caller may restore into its group."""
-    if not may_write(call.key, target.group_id):
+    if not may_write(call.caller, target.group_id):
         # A group that does not exist gets the same answer.
         raise refusal("CANNOT_RESTORE_TO_TARGET", target.group_id)
     clusters = call.context.catalog.clusters

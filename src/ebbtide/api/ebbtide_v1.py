@@ -43,7 +43,7 @@ def list_events(call: Call) -> Answer:
 
 def list_all_events(call: Call) -> Answer:
     """Of every project and of the service itself, newest first; for owners of the whole service."""
-    if not is_global_owner(call.key):
+    if not is_global_owner(call.caller):
         raise refusal("USER_UNAUTHORIZED")
     skip, limit = plan_window(call.page)
     events = call.context.catalog.events

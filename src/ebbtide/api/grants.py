@@ -18,13 +18,13 @@ TEXT_LENGTH_MAX = 250
 
 def require_some_ownership(call: Call) -> None:
     """Refuse whoever owns nothing before anything of the body is judged."""
-    if not owns_something(call.key):
+    if not owns_something(call.caller):
         raise refusal("USER_UNAUTHORIZED")
 
 
 def require_management(call: Call, grants: tuple[Grant, ...]) -> None:
     """Refuse whoever may not rule over what has these roles."""
-    if not may_manage(call.key, grants):
+    if not may_manage(call.caller, grants):
         raise refusal("USER_UNAUTHORIZED")
 
 

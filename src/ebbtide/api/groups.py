@@ -13,7 +13,7 @@ from ebbtide.domain.group import Group
 
 def list_groups(call: Call) -> Answer:
     """The caller's own groups, oldest first."""
-    groups = [g for g in call.context.catalog.groups.list_all() if is_member(call.key, g.id)]
+    groups = [g for g in call.context.catalog.groups.list_all() if is_member(call.caller, g.id)]
     href = f"{call.addresses.base}/groups"
     return slice_answer(call, href=href, records=groups, to_document=lambda g: _document(call, g))
 

@@ -56,7 +56,7 @@ class Call:
     query: Query
     body: Body
     address: Address
-    key: Caller
+    caller: Caller
     now: datetime
     found_group: Group | None = None
     found_cluster: Cluster | None = None
@@ -99,13 +99,13 @@ class Call:
     @property
     def actor(self) -> str:
         """Who did it and from where, for events."""
-        return f"{self.key.name} from {self.address}"
+        return f"{self.caller.name} from {self.address}"
 
     @property
     def may_download(self) -> bool:
         """Whether the caller may see download links of the group: who could have created the job (contract 4.4)."""
         may_create = may_write if self.family is Family.CLOUD else is_owner
-        return may_create(self.key, self.group.id) or self.context.settings.flag(
+        return may_create(self.caller, self.group.id) or self.context.settings.flag(
             "downloads.links_for_readers"
         )
 
@@ -163,13 +163,13 @@ def find_group(call: Call, need: Need) -> Group:
     if not is_id(text):
         raise refusal("INVALID_GROUP_ID", text)
     group_id = GroupId(text)
-    group = call.context.catalog.groups.find(group_id) if is_member(call.key, group_id) else None
+    group = call.context.catalog.groups.find(group_id) if is_member(call.caller, group_id) else None
     if group is None:
         raise refusal("NOT_IN_GROUP", text)
     allowed = {
         Need.READ: True,
-        Need.WRITE: may_write(call.key, group_id),
-        Need.OWN: is_owner(call.key, group_id),
+        Need.WRITE: may_write(call.caller, group_id),
+        Need.OWN: is_owner(call.caller, group_id),
     }
     if not allowed[need]:
         raise refusal("USER_UNAUTHORIZED")

@@ -145,7 +145,7 @@ def change_cluster(call: Call) -> Answer:
         fields.blame("INVALID_ATTRIBUTE", "mongod", "it must be an absolute path, or null")
     fields.refuse_unknown(("mongod",))
     raise_violations(fields.violations)
-    if not is_global_owner(call.key):
+    if not is_global_owner(call.caller):
         raise refusal("USER_UNAUTHORIZED")
     changed = set_mongod(
         call.cluster,
@@ -171,7 +171,7 @@ def _document(call: Call, cluster: Cluster) -> Document:
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
         archive=None if archive is None else archive_document(archive, now=call.now),
         waits_for=waiting_for_space(catalog.repository_space.find()),
-        shows_paths=is_global_owner(call.key),
+        shows_paths=is_global_owner(call.caller),
         addresses=call.addresses,
     )
 

@@ -28,7 +28,7 @@ from ebbtide.events import record_event
 def list_keys(call: Call) -> Answer:
     """The caller's own key, and those that it rules over; oldest first."""
     every = call.context.catalog.api_keys.list_all()
-    seen = [key for key in every if key.id == call.key.id or may_manage(call.key, key.grants)]
+    seen = [key for key in every if key.id == call.caller.id or may_manage(call.caller, key.grants)]
     return slice_answer(
         call,
         href=f"{call.addresses.ebbtide}/keys",
@@ -100,7 +100,7 @@ def revoke_key(call: Call) -> Answer:
     key = _find_key(call)
     require_management(call, key.grants)
     _refuse_owner(key, "it cannot be revoked")
-    if key.id == call.key.id:
+    if key.id == call.caller.id:
         raise refusal("REFUSED", "A key cannot revoke itself; use another one.")
     call.context.catalog.api_keys.delete(key.id)
     _record(call, key, "key.revoked", f"API key {key.public_key} was revoked")
@@ -117,8 +117,8 @@ def _find_key(call: Call) -> ApiKey:
     public_key = call.path_values["publicKey"]
     key = call.context.catalog.api_keys.find_by_public_key(public_key)
     if key is None:
-        raise refusal("API_KEY_NOT_FOUND", public_key) if is_global_owner(call.key) else _unauthorized()
-    if key.id != call.key.id and not may_manage(call.key, key.grants):
+        raise refusal("API_KEY_NOT_FOUND", public_key) if is_global_owner(call.caller) else _unauthorized()
+    if key.id != call.caller.id and not may_manage(call.caller, key.grants):
         raise _unauthorized()
     return key
 

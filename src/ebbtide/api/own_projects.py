@@ -35,7 +35,7 @@ class _Member:
 
 def create_project(call: Call) -> Answer:
     """A new, empty project; for owners of the whole service."""
-    if not is_global_owner(call.key):
+    if not is_global_owner(call.caller):
         raise refusal("USER_UNAUTHORIZED")
     group = Group(id=GroupId(new_id()), name=_parse_name(call), created=call.now)
     call.context.catalog.groups.insert(group)
@@ -86,7 +86,7 @@ def set_roles(call: Call) -> Answer:
     others = tuple(grant for grant in caller.grants if grant.group_id != call.group.id)
     grants = (*others, *(Grant(role=role, group_id=call.group.id) for role in roles))
     after = replace(caller, grants=grants)
-    if caller.id == call.key.id and not is_owner(after, call.group.id):
+    if caller.id == call.caller.id and not is_owner(after, call.group.id):
         raise refusal("REFUSED", "Nobody can take from themselves what lets them do so; another owner can.")
     if grants != caller.grants:
         _change(call, after)

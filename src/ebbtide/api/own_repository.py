@@ -53,7 +53,7 @@ def get_prune(call: Call) -> Answer:
 
 
 def _require_global_owner(call: Call) -> None:
-    if not is_global_owner(call.key):
+    if not is_global_owner(call.caller):
         raise refusal("USER_UNAUTHORIZED")
 
 

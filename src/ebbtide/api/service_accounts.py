@@ -42,7 +42,7 @@ _HOURS = "secretExpiresAfterHours"
 def list_accounts(call: Call) -> Answer:
     """The caller itself if it is one, and those that it rules over; oldest first."""
     every = call.context.catalog.service_accounts.list_all()
-    seen = [a for a in every if a.id == call.key.id or may_manage(call.key, a.grants)]
+    seen = [a for a in every if a.id == call.caller.id or may_manage(call.caller, a.grants)]
     return slice_answer(
         call,
         href=f"{call.addresses.ebbtide}/serviceAccounts",
@@ -118,7 +118,7 @@ def remove_account(call: Call) -> Answer:
     """The end of an account, its secrets and its tokens; not of the one that calls."""
     account = _find_account(call)
     require_management(call, account.grants)
-    if account.id == call.key.id:
+    if account.id == call.caller.id:
         raise refusal("REFUSED", "A service account cannot remove itself; use another one, or a key.")
     call.context.catalog.service_accounts.delete(account.id)
     call.context.catalog.tokens.revoke_all(account.id)
@@ -165,8 +165,8 @@ def _find_account(call: Call) -> ServiceAccount:
     account_id = client_id.removeprefix(CLIENT_ID_PREFIX)
     account = call.context.catalog.service_accounts.find(account_id) if account_id != client_id else None
     if account is None:
-        raise _not_found(client_id) if is_global_owner(call.key) else refusal("USER_UNAUTHORIZED")
-    if account.id != call.key.id:
+        raise _not_found(client_id) if is_global_owner(call.caller) else refusal("USER_UNAUTHORIZED")
+    if account.id != call.caller.id:
         require_management(call, account.grants)
     return account
 

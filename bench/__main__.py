@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 
-from bench import mongodump, repository_rows, service_rows
+from bench import automated_restore_rows, mongodump, repository_rows, service_rows
 from bench.files import iter_snapshot_files
 from bench.plain import processors
 from bench.rows import Row, as_json, render_table
@@ -97,6 +97,8 @@ def _measure(binary: Path, root: Path, *, scale: float, rounds: int) -> tuple[li
         ]
         rows += mongodump.measure(large, root, seconds_of_snapshot=float(first["lockSeconds"]))
         service.terminate()
+        _say("a restore into a running set")
+        rows += automated_restore_rows.measure(large_lab, binary, root, rounds=rounds)
         large_lab.stop()
         small_lab.stop()
         _say("snapshots and materialisations of the head's files")

@@ -14,13 +14,8 @@ from bson.raw_bson import RawBSONDocument
 
 from ebbtide.restore.load.inventory import RAW
 
-INSERT_DOCUMENTS_MAX = 100_000
-"""What the server takes in one command."""
-
-INSERT_BYTES_MAX = 40 * 1000 * 1000
-"""Below the 48,000,000 bytes that the server takes in one message."""
-
 _LENGTH = struct.Struct("<i")
+_DOCUMENT_BYTES_MIN = 5
 _MAYBE_EMPTY_TIMESTAMP = re.compile(rb"\x11[^\x00\x11]*\x00{9}")
 """Type, name, end of the name, eight zeros. In other places of a document these bytes mean something else."""
 
@@ -60,10 +55,10 @@ class Batch:
 def as_batch(raw: bytes) -> Batch:
     """Raises ValueError where the bytes are not whole documents."""
     unpack, starts, offset, end = _LENGTH.unpack_from, [0], 0, len(raw)
-    while offset < end:
+    while offset <= end - _DOCUMENT_BYTES_MIN:
         (length,) = unpack(raw, offset)
-        if length < 5:
-            raise ValueError("a document of less than 5 bytes")
+        if length < _DOCUMENT_BYTES_MIN:
+            raise ValueError(f"a document of {length} bytes")
         offset += length
         starts.append(offset)
     if offset != end:

@@ -66,7 +66,18 @@ def build_app() -> typer.Typer:
     serve.register(app)
     demo.register(app)
     doctor.register(app)
-    modules = (clusters, snapshots, schedule, restores, oplog, repository, events, keys, service_accounts, config)
+    modules = (
+        clusters,
+        snapshots,
+        schedule,
+        restores,
+        oplog,
+        repository,
+        events,
+        keys,
+        service_accounts,
+        config,
+    )
     for module in modules:
         module.register(app)
     return app

@@ -18,7 +18,7 @@ from ebbtide.api.queries import Page, Query, parse_page, parse_presentation
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Addresses
-from ebbtide.domain.access import Caller, is_member, is_owner, may_write
+from ebbtide.domain.access import Caller, is_member, is_owner, may_look_everywhere, may_write
 from ebbtide.domain.access_list import Address
 from ebbtide.domain.cluster import CLUSTER_NAME, Cluster
 from ebbtide.domain.group import Group
@@ -43,6 +43,7 @@ class Need(Enum):
     READ = "read"  # any role in the group
     WRITE = "write"  # may start backups and restores
     OWN = "own"  # owns the group
+    SURVEY = "survey"  # may start backups and restores, or look at every group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,7 @@ def find_group(call: Call, need: Need) -> Group:
         Need.READ: True,
         Need.WRITE: may_write(call.caller, group_id),
         Need.OWN: is_owner(call.caller, group_id),
+        Need.SURVEY: may_write(call.caller, group_id) or may_look_everywhere(call.caller),
     }
     if not allowed[need]:
         raise refusal("USER_UNAUTHORIZED")

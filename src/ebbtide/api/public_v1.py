@@ -10,6 +10,7 @@ from ebbtide.api import (
     groups,
     hosts,
     on_demand,
+    restorable_time_ranges,
     restore_jobs,
     schedules,
     snapshot_changes,
@@ -58,6 +59,15 @@ OPERATIONS: tuple[Operation, ...] = (
     _read("listRestoreJobs", f"{_CLUSTER}/restoreJobs", restore_jobs.list_restore_jobs, is_list=True),
     _write(
         "createRestoreJob", "POST", f"{_CLUSTER}/restoreJobs", restore_jobs.create_restore_job, listed=True
+    ),
+    Operation(
+        name="listRestorableTimeRanges",
+        method="POST",
+        path=f"{_CLUSTER}/restoreJobs/restorableTimeRanges",
+        handler=restorable_time_ranges.list_restorable_time_ranges,
+        scope=Scope.CLUSTER,
+        need=Need.SURVEY,
+        reads_by_post=True,
     ),
     _read("getRestoreJob", f"{_CLUSTER}/restoreJobs/{{jobId}}", restore_jobs.get_restore_job),
     _read("listCheckpoints", f"{_CLUSTER}/checkpoints", checkpoints.list_checkpoints, is_list=True),

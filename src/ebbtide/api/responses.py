@@ -1,7 +1,7 @@
 """Answers: documents to bytes, with the envelope and indentation that the caller asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -25,22 +25,24 @@ class Shape(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a handler returns."""
+    """What a handler returns. `document` is a JSON object, or an array where a family has a bare one."""
 
-    document: Mapping[str, Any]
+    document: Any
     shape: Shape = Shape.ENTITY
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def wrap(document: Mapping[str, Any], *, shape: Shape, status: int) -> dict[str, Any]:
+def wrap(
+    document: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, shape: Shape, status: int
+) -> dict[str, Any]:
     """The enveloped form of a document."""
-    if shape is Shape.LIST:
+    if shape is Shape.LIST and isinstance(document, Mapping):
         return {"status": status, **document}
-    return {"status": status, "content": dict(document)}
+    return {"status": status, "content": document}
 
 
-def encode(document: Mapping[str, Any], *, pretty: bool) -> bytes:
+def encode(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, pretty: bool) -> bytes:
     """JSON in UTF-8. Lone surrogates, which UTF-8 cannot hold, become question marks."""
     text = (
         json.dumps(document, indent=2, ensure_ascii=False)

@@ -110,6 +110,11 @@ def owns_something(caller: Caller) -> bool:
     return any(grant.role in _OWNERS for grant in caller.grants)
 
 
+def may_look_everywhere(caller: Caller) -> bool:
+    """Whether the caller has a role in every group."""
+    return any(grant.role.is_global for grant in caller.grants)
+
+
 def may_manage(caller: Caller, grants: Iterable[Grant]) -> bool:
     """Whether the caller may give out `grants`, and rule over the key or account that has them.
 

@@ -69,6 +69,7 @@ TABLE: dict[str, str] = {
     "listCheckpoints": "read",
     "getCheckpoint": "read",
     "createOnDemandSnapshot": "write",
+    "listRestorableTimeRanges": "survey",
     "listBackupConfigs": "read",
     "getBackupConfig": "read",
     "changeBackupConfig": "write",
@@ -176,6 +177,12 @@ MAY: dict[str, set[Who]] = {
     "any": set(WHO),
     "read": MEMBERS,
     "write": OWNERS | {(Role.GROUP_BACKUP_ADMIN, HERE), (Role.GLOBAL_BACKUP_ADMIN, EVERYWHERE)},
+    "survey": OWNERS
+    | {
+        (Role.GROUP_BACKUP_ADMIN, HERE),
+        (Role.GLOBAL_BACKUP_ADMIN, EVERYWHERE),
+        (Role.GLOBAL_READ_ONLY, EVERYWHERE),
+    },
     "own": OWNERS,
     "holder": OWNERS,  # of a key or account with a role here; it may itself too, see below
     "owners": OWNERS | {(Role.GROUP_OWNER, THERE)},  # of anything: the body says of what
@@ -296,7 +303,7 @@ def verdict(answer: requests.Response) -> str:
 def expected_verdict(row: str, who: Who) -> str:
     if who in MAY[row]:
         return "may"
-    about_the_group = row in ("read", "write", "own")
+    about_the_group = row in ("read", "write", "survey", "own")
     return "NOT_IN_GROUP" if about_the_group and who not in MEMBERS else "USER_UNAUTHORIZED"
 
 

@@ -10,8 +10,10 @@ import pytest
 from ebbtide.api.hosts import host_id
 from ebbtide.backup.registration import new_head
 from ebbtide.domain.access import Role
+from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import ClusterState, HeadState
 from ebbtide.domain.ids import GroupId, new_id
+from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import SnapshotState
 
 EXTENSION = "http://mms.mongodb.com"
@@ -329,6 +331,38 @@ def test_hosts_are_mirrored_config_servers_and_there_are_none(service: Any, base
         ):
             answer = service.call(method, f"{base}/hosts/{host}/{path}")
             assert (404, code) == (answer.status_code, answer.json()["errorCode"])
+
+
+def test_restorable_time_ranges_are_a_bare_array(service: Any, base: str) -> None:
+    made = service.new_cluster("Ranges")
+    snapshot = service.new_snapshot(cluster_id=made.id, cluster_name=made.name)
+    path = f"{base}/clusters/{made.id}/restoreJobs/restorableTimeRanges"
+    assert service.call("POST", path).json() == []
+    always = replace(service.catalog.schedules.get(made), point_in_time_window_hours=10**6)
+    service.catalog.schedules.put(always)
+    newest = OplogTimestamp(snapshot.stable_timestamp.seconds + 60, 3)
+    service.catalog.archives.begin(
+        ArchiveState(
+            id=made.id,
+            observed=service.clock.now(),
+            oldest=OpTime(snapshot.stable_timestamp, 1),
+            archived_to=OpTime(newest, 1),
+        )
+    )
+    (found,) = service.call("POST", path, json={}).json()
+    assert found == {
+        "start": {"date": "2018-01-22T22:44:54Z", "increment": 7},
+        "end": {"date": "2018-01-22T22:45:54Z", "increment": 3},
+        "snapshotId": snapshot.id,
+    }
+    wrapped = service.call("POST", f"{path}?envelope=true").json()
+    assert wrapped == {"status": 200, "content": [found]}
+    assert service.call("POST", path, json={"x": 1}).status_code == 400
+    assert service.call("POST", path.replace("restoreJobs", "restorejobs")).json() == [found]
+    reader = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    assert service.call("POST", path, key=reader).status_code == 401
+    everywhere = service.new_key(Role.GLOBAL_READ_ONLY)
+    assert service.call("POST", path, key=everywhere).json() == [found]
 
 
 def test_a_snapshot_on_demand_is_kept_for_the_days_of_the_query(service: Any, base: str) -> None:

@@ -34,6 +34,7 @@ _NEEDS = {
     Need.READ: "",
     Need.WRITE: "Needs `GROUP_BACKUP_ADMIN` or `GROUP_OWNER`.",
     Need.OWN: "Needs `GROUP_OWNER`.",
+    Need.SURVEY: "Needs `GROUP_BACKUP_ADMIN`, `GROUP_OWNER` or a global role.",
 }
 _REFUSALS = {
     400: "Query or body are not as they must be.",
@@ -218,7 +219,9 @@ def _success(operation: Operation, facts: Facts, schemas: _Schemas) -> Schema:
         return {"description": "Done; there is no body."}
     entity = schemas.of(facts.answer)
     if facts.is_bare_array:
-        schema: Schema = {"anyOf": [{"type": "array", "items": entity}, _wrapped({"type": "array"})]}
+        schema: Schema = {
+            "anyOf": [{"type": "array", "items": entity}, _wrapped({"type": "array", "items": entity})]
+        }
     elif operation.is_list or facts.is_list:
         schema = _list_of(entity, schemas)
     else:

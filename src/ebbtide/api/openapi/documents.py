@@ -255,6 +255,14 @@ class BackupConfig(TypedDict):
     links: list[Link]
 
 
+class RestorableTimeRange(TypedDict):
+    """A stretch of time, both ends included, that a snapshot can be brought to."""
+
+    start: BsonTimestamp
+    end: BsonTimestamp
+    snapshotId: Id
+
+
 class OnDemandTimestamp(TypedDict):
     """When a snapshot was asked for."""
 

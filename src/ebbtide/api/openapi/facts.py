@@ -13,6 +13,7 @@ from ebbtide.api import (
     groups,
     on_demand,
     own_projects,
+    restorable_time_ranges,
     restore_jobs,
     schedules,
     snapshot_changes,
@@ -75,6 +76,9 @@ _BY_HANDLER: dict[Handler, Facts] = {
     on_demand.create_on_demand: Facts(
         answer=documents.OnDemandSnapshot, request=requests.Nothing, query=_RETENTION
     ),
+    restorable_time_ranges.list_restorable_time_ranges: Facts(
+        answer=documents.RestorableTimeRange, request=requests.Nothing, is_bare_array=True
+    ),
     own_projects.get_project: Facts(answer=documents.Group),
     own_projects.create_project: Facts(answer=documents.Group, request=requests.ProjectRequest),
     own_projects.rename_project: Facts(answer=documents.Group, request=requests.ProjectRequest),
@@ -117,6 +121,7 @@ _BY_NAME: dict[str, Facts] = {
     ),
     "undoAutomatedRestore": Facts(answer=_OWN_RESTORE | own_documents.AutomatedPlan, request=requests.DryRun),
     "setRestoreTarget": Facts(answer=_OWN_CLUSTER, request=requests.RestoreTarget),
+    "getOplogRanges": Facts(answer=own_documents.OplogRanges),
     "listKeys": Facts(answer=own_documents.Key),
     "createKey": Facts(answer=own_documents.Key, request=requests.KeyRequest),
     "getKey": Facts(answer=own_documents.Key),

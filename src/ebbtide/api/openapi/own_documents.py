@@ -1,6 +1,6 @@
 """Shapes of the documents of Ebbtide's own API, as types. As `documents`, of which it is a part."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -69,6 +69,16 @@ class LastSnapshot(TypedDict):
     newStoredBytes: Bytes
 
 
+class Archive(TypedDict):
+    """How far a cluster's oplog archive is."""
+
+    archivedTo: BsonTimestamp | None
+    lagSeconds: float | None
+    source: str | None
+    message: str
+    gaps: Int32
+
+
 class OwnCluster(TypedDict):
     """A registered cluster with its head. `removalCommand` is in the answer to a detachment only."""
 
@@ -86,7 +96,7 @@ class OwnCluster(TypedDict):
     created: Date
     tls: NotRequired[Tls]
     head: NotRequired[Head]
-    archive: NotRequired[dict[str, Any]]
+    archive: NotRequired[Archive]
     lastSnapshot: NotRequired[LastSnapshot]
     snapshotsWaitFor: NotRequired[str]
     removalCommand: NotRequired[str]
@@ -279,6 +289,44 @@ class ServiceAccount(TypedDict):
     grants: list[Grant]
     secrets: list[Secret]
     accessList: list[AccountAccessEntry]
+    links: list[Link]
+
+
+class OplogMoment(TypedDict):
+    """A place in an oplog, as a restore job takes it, and as a date."""
+
+    date: Date
+    increment: int
+    oplogTs: int
+    oplogInc: int
+
+
+class OplogRange(TypedDict):
+    """Both ends are included. `snapshotId` is the base of the first moment, where the range can be restored."""
+
+    first: OplogMoment
+    last: OplogMoment
+    snapshotId: NotRequired[Id]
+
+
+class OplogGap(TypedDict):
+    """Entries between these two are not archived."""
+
+    after: OplogMoment
+    before: OplogMoment
+    found: Date
+    reason: str
+
+
+class OplogRanges(TypedDict):
+    """What the oplog archive of a cluster holds, and which moments can be restored."""
+
+    clusterId: Id
+    clusterName: str
+    archive: Archive | None
+    archived: list[OplogRange]
+    restorable: list[OplogRange]
+    gaps: list[OplogGap]
     links: list[Link]
 
 

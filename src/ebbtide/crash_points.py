@@ -49,16 +49,12 @@ CRASH_POINTS: dict[str, str] = {
     "replay.result_committed": "a result is in the repository; its restore job does not say so yet",
     # restore into a running cluster
     "automated.claimed": "the target is claimed for a restore; its job is not in the catalog",
-    "automated.begun": "the restore job says IN_PROGRESS for its delivery; nothing else happened",
     "automated.source_proven": "the data is in scratch, and readable; nothing on the target was changed",
     "automated.write_blocked": "the target refuses the writes of others; its undo point is not recorded",
     "automated.protected": "the undo point is recorded; nothing on the target was removed",
     "automated.removed": "what makes way is gone from the target",
-    "automated.created": "the collections are there, empty",
     "automated.collection_loaded": "one collection has its documents, and the catalog knows",
-    "automated.loaded": "collections, documents, indexes and views are in place",
     "automated.compared": "the comparison is in the catalog; documents do not expire on the target yet",
-    "automated.completed": "all is in place; the target still refuses the writes of others",
     "automated.unblocked": "others may write into the target; the job does not say that it is done",
     # prune
     "prune.manifest_removed": "the manifest of a deleted snapshot is gone; what only it referred to is still there",

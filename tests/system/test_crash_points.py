@@ -26,6 +26,8 @@ REPLAY_POINTS = [name for name in CRASH_POINTS if name.startswith("replay.")]
 RESTORE_POINTS = [name for name in CRASH_POINTS if name.startswith("restore.")]
 OPLOG_POINTS = [name for name in CRASH_POINTS if name.startswith("oplog.")]
 ARCHIVING_POINTS = ["oplog.slice_put", "oplog.state_recorded"]
+# Visited in test_automated_restore.py, by a set that can keep writers off.
+AUTOMATED_POINTS = [name for name in CRASH_POINTS if name.startswith("automated.")]
 DEATHS_MAX = 3
 MERGE_SLICES = 4
 
@@ -132,6 +134,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 def test_every_crash_point_has_its_test() -> None:
     visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
+    visited.append(AUTOMATED_POINTS)
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 

@@ -14,8 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ebbtide.cli import automated
 from ebbtide.cli import download as downloads
 from ebbtide.cli.client import Document
+from ebbtide.cli.moments import AtOption, OplogOption, parse_moment
 from ebbtide.cli.prepare import PREPARE_EXAMPLES, prepare
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import OutputFormat
@@ -41,7 +43,6 @@ MAX_DOWNLOADS = 10
 
 STDOUT = "-"
 
-_OPLOG = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 _DURATION = re.compile(r"(\d{1,6})\s*([hd]?)")
 
 
@@ -54,6 +55,7 @@ def register(app: typer.Typer) -> None:
     commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
     commands.command(name="download", epilog=_DOWNLOAD_EXAMPLES)(download)
     commands.command(name="cancel", epilog=_CANCEL_EXAMPLES)(cancel)
+    automated.register(commands)
     commands.command(name="prepare", epilog=PREPARE_EXAMPLES)(prepare)
     app.add_typer(commands)
 
@@ -67,6 +69,7 @@ Examples:
   ebbtide restores start shop --at 2026-11-22T10:00:00Z --wait
   ebbtide restores start shop --at now
   ebbtide restores start shop --oplog 1795341600:12
+  ebbtide restores start shop --at 2026-11-22T09:59:59Z --into shop --namespace shop.orders --wait
   JOB=$(ebbtide restores start shop -o json | jq -r .id) && ebbtide restores download "$JOB"
 """
 
@@ -81,40 +84,57 @@ def start(
             help="A snapshot as it is. The default: latest is the newest complete one.",
         ),
     ] = None,
-    at: Annotated[
-        str | None,
-        typer.Option(
-            "--at",
-            metavar="TIME|now",
-            help="A moment, up to the end of that second: 2026-11-22T10:00:00Z; without a zone it is UTC.",
-        ),
-    ] = None,
-    oplog: Annotated[
-        str | None,
-        typer.Option(
-            "--oplog", metavar="SECONDS:INC", help="An oplog timestamp, up to and including its entry."
-        ),
-    ] = None,
+    at: AtOption = None,
+    oplog: OplogOption = None,
     expires_in: Annotated[
         str, typer.Option("--expires-in", metavar="HOURS", help="How long it can be downloaded: 24h, 3d.")
     ] = EXPIRES_IN,
     max_downloads: Annotated[
         int, typer.Option("--max-downloads", min=1, max=2**31 - 1, help="How many complete downloads.")
     ] = MAX_DOWNLOADS,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it can be downloaded.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is ready.")] = False,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            "--into", metavar="CLUSTER", help="Replace the data of this running cluster, instead of a download."
+        ),
+    ] = None,
+    namespace: automated.NamespaceOption = None,
+    rename_to: automated.RenameOption = None,
+    compare: automated.CompareOption = True,
+    with_users_and_roles: automated.AccountsOption = False,
+    undo: automated.UndoOption = True,
+    yes: automated.YesOption = False,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Ask for a snapshot, or for any second, as an archive to download.
+    """Ask for a snapshot, or for any second, as an archive to download; or restore it into a running cluster.
+
+    With --into, what is on that cluster is removed first, all of it or what --namespace says. The plan is shown, and
+    you are asked. `ebbtide restores undo JOB` takes it back.
 
     A moment is built from the newest snapshot before it: mongod replays the archived oplog on it, which takes a while
     and a copy of the data in the data directory. `ebbtide oplog ranges` tells what can be had.
     """
     hours = parse_hours(expires_in)
-    point = parse_point(snapshot=snapshot, at=at, oplog=oplog)
+    point = parse_moment(snapshot=snapshot, at=at, oplog=oplog)
+    if into is not None:
+        wanted = automated.IntoRequest(
+            into=into,
+            namespaces=namespace or (),
+            rename_to=rename_to,
+            compare=compare,
+            with_users_and_roles=with_users_and_roles,
+            undo=undo,
+        )
+        with open_session(profile, group, output) as session:
+            automated.start_into(session, name, wanted, point, yes=yes, wait=wait)
+        return
+    if namespace or rename_to or with_users_and_roles:
+        raise InvalidInput("--into", expected="it, where only a part or its users are to be restored")
     with open_session(profile, group, output) as session:
-        if point is None:
+        if point is None or snapshot is not None:
             snapshot_id = resolve_snapshot(session, name, snapshot or LATEST, only_complete=True)
             job = session.client.create_restore_job(
                 session.group_id,
@@ -208,8 +228,11 @@ def watch(
     line, whenever something changed.
     """
     with open_session(profile, group, output) as session:
-        _wait(session, job, lines=True)
-        session.output.text(f"restore job {job} is ready; next: ebbtide restores download {job}")
+        done = _wait(session, job, lines=True)
+        if done.get("automated"):
+            session.output.text(f"restore job {job} is done; to take it back: ebbtide restores undo {job}")
+        else:
+            session.output.text(f"restore job {job} is ready; next: ebbtide restores download {job}")
 
 
 _DOWNLOAD_EXAMPLES = """\b
@@ -287,33 +310,6 @@ def parse_hours(text: str) -> int:
     if hours < 1:
         raise InvalidInput("--expires-in", expected="at least 1h", got=text)
     return hours
-
-
-def parse_point(*, snapshot: str | None, at: str | None, oplog: str | None) -> Document | None:
-    """The moment asked for, as the API takes it; None for a snapshot. Raises InvalidInput for two, or a bad one."""
-    given = {"--snapshot": snapshot, "--at": at, "--oplog": oplog}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise InvalidInput(names[1], expected=f"it alone, without {names[0]}")
-    if at is not None:
-        return {"now": True} if at.strip().lower() == "now" else {"pointInTimeUTCMillis": parse_millis(at)}
-    if oplog is None:
-        return None
-    found = _OPLOG.fullmatch(oplog.strip())
-    if found is None:
-        raise InvalidInput("--oplog", expected="SECONDS:INC, such as 1795341600:12", got=oplog)
-    return {"oplogTs": int(found[1]), "oplogInc": int(found[2])}
-
-
-def parse_millis(text: str) -> int:
-    """An ISO 8601 time as milliseconds since 1970; without a zone it is UTC. Raises InvalidInput."""
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise InvalidInput("--at", expected="now, or a time such as 2026-11-22T10:00:00Z", got=text) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
 
 
 def require_ready(progress: Mapping[str, Any]) -> None:

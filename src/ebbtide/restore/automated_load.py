@@ -11,7 +11,6 @@ from typing import Any
 from pymongo import MongoClient
 
 from ebbtide.backup.context import BackupContext
-from ebbtide.crash_points import reach
 from ebbtide.domain.automated_restore import AutomatedRestore, CollectionProgress, Comparison, RestoreScope
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.optime import OplogTimestamp
@@ -19,6 +18,7 @@ from ebbtide.errors import MongodError
 from ebbtide.jobs.runner import JobRun
 from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.collection_progress import CollectionReport
+from ebbtide.restore.load.accounts import restore_accounts
 from ebbtide.restore.load.comparison import compare
 from ebbtide.restore.load.creation import create_collections, create_views
 from ebbtide.restore.load.documents import load_documents
@@ -84,7 +84,6 @@ class TargetLoad:
     def load(self, finished: Collection[str]) -> None:
         """All but `finished`: collections, documents, indexes, views."""
         create_collections(self._writer, self.plan, finished=finished, check=self._run.check)
-        reach("automated.created")
         todo = [planned for planned in self.plan.collections if planned.namespace not in finished]
         report = CollectionReport(
             self._record.id,
@@ -131,6 +130,11 @@ class TargetLoad:
 
     def complete(self) -> None:
         """What comes after the comparison, as it changes what was compared: from here on documents expire."""
+        if self._record.with_users_and_roles:
+            self._run.progress.phase("users and roles", unit="accounts")
+            restore_accounts(
+                self._source, self._writer, keep=_own_accounts(self._target), check=self._run.check
+            )
         self._run.progress.phase("expiry", unit="indexes")
         start_expiry(self._writer, self.plan, check=self._run.check)
 
@@ -151,6 +155,12 @@ def plan_for(record: AutomatedRestore, source: Inventory, target: Inventory) -> 
         nothing = plan_load(Inventory(held={}), Inventory(held={}), RestoreScope())
         return replace(nothing, scope=scope, removals=removals)
     return replace(plan_load(source, target, RestoreScope(namespaces=there)), scope=scope, removals=removals)
+
+
+def _own_accounts(target: Cluster) -> list[str]:
+    """Ebbtide's accounts on the target, by the server's ids: without them it could neither back up nor restore it."""
+    named = ((target.auth_source, target.username), (target.restore_auth_source, target.restore_username))
+    return [f"{source}.{name}" for source, name in named if name is not None]
 
 
 def _progress(planned: PlannedCollection, *, is_done: bool) -> CollectionProgress:

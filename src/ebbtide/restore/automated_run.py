@@ -127,7 +127,6 @@ class AutomatedRun:
         """Crash: the next attempt begins again, and nobody sees a difference."""
         if self._job().status is RestoreStatus.IN_PROGRESS:
             self._catalog.restore_jobs.apply(self._id, RestoreEvent.WORKER_BEGAN)
-        reach("automated.begun")
 
     def _preflight(self) -> None:
         """Crash: a snapshot of the target may have been asked for; the next attempt waits for it."""
@@ -245,7 +244,6 @@ class AutomatedRun:
         """Crash: collections that were finished are not loaded again; others are created anew."""
         self._need(self._load).load(plan_resumption(self._record()).finished)
         self._state(TargetState.LOADED)
-        reach("automated.loaded")
 
     def _compare(self) -> None:
         """Crash before its one write: compared again. After it: not any more, as expiry may have begun."""
@@ -270,7 +268,6 @@ class AutomatedRun:
         """Crash: done again."""
         self._need(self._load).complete()
         self._state(TargetState.RESTORED)
-        reach("automated.completed")
 
     def _finish(self) -> None:
         """Crash after the writers were let go: the next attempt only says that it is done."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.cli.restores import parse_millis, parse_point
+from ebbtide.cli.moments import parse_millis, parse_moment
 from ebbtide.errors import InvalidInput
 
 GROUP = "a" * 24
@@ -14,14 +14,14 @@ OWN_JOB = {"id": JOB, "clusterId": CLUSTER, "clusterName": "shop", "statusName":
 
 
 def point(**given: str) -> Any:
-    return parse_point(**({"snapshot": None, "at": None, "oplog": None} | given))
+    return parse_moment(**({"snapshot": None, "at": None, "oplog": None} | given))
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({}, None),
-        ({"snapshot": "latest"}, None),
+        ({"snapshot": "latest"}, {"snapshot": "latest"}),
         ({"at": "now"}, {"now": True}),
         ({"at": "2026-11-22T10:00:00Z"}, {"pointInTimeUTCMillis": 1795341600000}),
         ({"at": "2026-11-22T10:00:00"}, {"pointInTimeUTCMillis": 1795341600000}),

@@ -175,7 +175,8 @@ def restore_row(job: Document) -> Sequence[str]:
 def restore_fields(job: Document, progress: Document) -> Fields:
     """`job` as the restore-jobs API shows it, `progress` as Ebbtide's own does."""
     delivery = job.get("delivery") or {}
-    used = f"{cell(progress.get('completedDownloads'))} of {cell(delivery.get('maxDownloads'))}"
+    automated = progress.get("automated") or {}
+    used = "" if automated else f"{cell(progress.get('completedDownloads'))} of {cell(delivery.get('maxDownloads'))}"
     return [
         ("restore job", cell(job.get("id"))),
         ("cluster", f"{cell(job.get('clusterName'))} ({cell(job.get('clusterId'))})"),
@@ -185,12 +186,26 @@ def restore_fields(job: Document, progress: Document) -> Fields:
         ("status", cell(job.get("statusName"))),
         ("delivery", cell(delivery.get("statusName"))),
         ("reason", cell(progress.get("reason"))),
+        ("into", cell(automated.get("targetClusterName"))),
+        ("target", cell(automated.get("targetSays"))),
+        ("undo point", bson_time(automated.get("undoPoint"))),
+        ("compared", _compared(automated.get("comparison"))),
+        ("written by others", ", ".join(automated.get("foreignWrites") or [])),
         ("file", cell(progress.get("fileName"))),
         ("size", size(progress.get("archiveBytes"))),
         ("expires", cell(delivery.get("expires"))),
         ("downloads", used),
         ("SHA-1", cell(archive_sha1(job))),
     ]
+
+
+def _compared(comparison: object) -> str:
+    """`12 collections, 3400 documents; no difference`, or every difference."""
+    if not isinstance(comparison, Mapping):
+        return ""
+    differences = "; ".join(comparison.get("differences") or []) or "no difference"
+    how = ", by count alone" if comparison.get("digestSkipped") else ""
+    return f"{comparison.get('collections')} collections, {comparison.get('documents')} documents{how}; {differences}"
 
 
 def archive_sha1(job: Document) -> str | None:

@@ -21,13 +21,12 @@ from pymongo.errors import OperationFailure
 
 from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.load.inventory import RAW, Client
-from ebbtide.restore.load.patience import persist
+from ebbtide.restore.load.patience import MAJORITY, persist
 from ebbtide.restore.load.removal import drop_namespace
 
 _USERS, _ROLES = "system.users", "system.roles"
 _TEMPORARY = {_USERS: "tempusers", _ROLES: "temproles"}
 _USER_NOT_FOUND, _ROLE_NOT_FOUND = 11, 31
-_MAJORITY = {"w": "majority", "wtimeout": 30_000}
 
 Raw = Mapping[str, Any]
 
@@ -139,7 +138,7 @@ def _merge(target: Client, accounts: _Accounts) -> None:
             tempRolesCollection=f"admin.{_TEMPORARY[_ROLES]}" if accounts.roles else "",
             db="",
             drop=False,
-            writeConcern=_MAJORITY,
+            writeConcern=MAJORITY,
         )
     finally:
         _drop_temporary(target)
@@ -160,7 +159,7 @@ def _drop(target: Client, command: str, ids: Some[str], check: Callable[[], None
 
 def _drop_one(target: Client, command: str, database: str, name: str) -> None:
     try:
-        target[database].command(command, name, writeConcern=_MAJORITY)
+        target[database].command(command, name, writeConcern=MAJORITY)
     except OperationFailure as error:
         if error.code not in (_USER_NOT_FOUND, _ROLE_NOT_FOUND):
             raise

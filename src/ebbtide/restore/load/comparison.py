@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pymongo
 from blake3 import blake3
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
@@ -27,6 +28,7 @@ from ebbtide.restore.load.inventory import RAW, Client, Held, Index, Inventory, 
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, PlannedView
 
 _CHECK_SECONDS = 0.5
+_COUNT_SECONDS_MAX = 24 * 3600.0
 _PAIRS = 2
 """Collections at once; each is read on both sides at the same time."""
 
@@ -136,7 +138,8 @@ class _Comparing:
 
     def _count(self, collection: Collection[Any]) -> int:
         """By reading them all: the server's books may be wrong after a crash."""
-        found = list(collection.aggregate([{"$count": "documents"}]))
+        with pymongo.timeout(_COUNT_SECONDS_MAX):
+            found = list(collection.aggregate([{"$count": "documents"}]))
         return int(found[0]["documents"]) if found else 0
 
 

@@ -16,7 +16,7 @@ from bson import Binary
 
 from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Client, Document, Kind
-from ebbtide.restore.load.patience import persist
+from ebbtide.restore.load.patience import MAJORITY, acknowledged, persist
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, PlannedView
 from ebbtide.restore.load.removal import drop_namespace
 
@@ -42,7 +42,8 @@ def create_anew(target: Client, planned: PlannedCollection) -> None:
     if name == STORED_FUNCTIONS and any(target[database].list_collections(filter={"name": name})):
         # It cannot be dropped; it is empty now.
         return
-    target.admin.command("applyOps", [_create_operation(planned)])
+    # An unacknowledged one might be rolled back; what is inserted then would create another, without its options.
+    acknowledged(target.admin.command("applyOps", [_create_operation(planned)], writeConcern=MAJORITY))
 
 
 def create_views(target: Client, plan: LoadPlan, *, check: Callable[[], None]) -> None:
@@ -71,4 +72,4 @@ def _create_view(target: Client, view: PlannedView) -> None:
         return
     if standing is not None and standing["type"] == Kind.VIEW:
         drop_namespace(target, database, name)
-    target[database].command("create", name, **view.options)
+    acknowledged(target[database].command("create", name, **view.options, writeConcern=MAJORITY))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.load.indexes import run_builds
 from ebbtide.restore.load.inventory import BUCKETS, Client
-from ebbtide.restore.load.patience import persist
+from ebbtide.restore.load.patience import MAJORITY, acknowledged, persist
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection
 
 
@@ -45,6 +45,11 @@ def start_expiry(
 def _set_expiry(target: Client, planned: PlannedCollection) -> None:
     database, name = planned.target
     # A time series is changed under the name that people use.
-    target[database].command(
-        "collMod", name.removeprefix(BUCKETS), expireAfterSeconds=planned.expire_after_seconds
+    acknowledged(
+        target[database].command(
+            "collMod",
+            name.removeprefix(BUCKETS),
+            expireAfterSeconds=planned.expire_after_seconds,
+            writeConcern=MAJORITY,
+        )
     )

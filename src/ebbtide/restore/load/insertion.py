@@ -16,7 +16,7 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import OperationFailure, PyMongoError, WTimeoutError
+from pymongo.errors import OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 
@@ -29,14 +29,10 @@ from ebbtide.restore.load.batches import (
 )
 from ebbtide.restore.load.failure import LoadFailed
 from ebbtide.restore.load.inventory import RAW, Client, Document
-from ebbtide.restore.load.patience import Patience, is_passing_code
+from ebbtide.restore.load.patience import MAJORITY, Patience, acknowledged, is_passing_code
 
 DUPLICATE_KEY = 11000
-WTIMEOUT_MILLIS = 30_000
-"""Below the time that a client waits for an answer."""
-
 _IDS_AT_A_TIME = 1_000
-_MAJORITY: Mapping[str, Any] = {"w": "majority", "wtimeout": WTIMEOUT_MILLIS}
 
 Answer = Mapping[str, Any]
 
@@ -161,10 +157,7 @@ def _checked(namespace: tuple[str, str], answer: Answer) -> Answer:
         )
     if refused:
         raise _Present("documents are there already", DUPLICATE_KEY, dict(answer))
-    late = answer.get("writeConcernError")
-    if late:
-        raise WTimeoutError(late.get("errmsg", ""), late.get("code"), dict(late))
-    return answer
+    return acknowledged(answer)
 
 
 class _Present(OperationFailure):
@@ -186,7 +179,7 @@ def _send_insert(database: Database[Document], name: str, batch: Batch) -> Answe
         documents=[Documents(batch.raw)],
         ordered=True,
         bypassDocumentValidation=True,
-        writeConcern=_MAJORITY,
+        writeConcern=MAJORITY,
     )
 
 
@@ -202,5 +195,5 @@ def _send_upsert(database: Database[Document], name: str, document: RawBSONDocum
             }
         ],
         bypassDocumentValidation=True,
-        writeConcern=_MAJORITY,
+        writeConcern=MAJORITY,
     )

@@ -99,7 +99,10 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """All that users have on a server, by namespace. `left_out` are namespaces that the server keeps for itself."""
+    """All that users have on a server, by namespace. `left_out` are namespaces that the server keeps for itself.
+
+    Temporary collections are among these: they are in the middle of an aggregation, and gone after an election.
+    """
 
     held: Mapping[str, Held]
     left_out: tuple[str, ...] = ()
@@ -131,7 +134,7 @@ def read_inventory(client: Client) -> Inventory:
                 if name == _VIEWS:
                     # Each of its documents is a view, listed by itself.
                     continue
-                if is_servers_own(database, name):
+                if is_servers_own(database, name) or entry["options"].get("temp"):
                     left_out.append(f"{database}.{name}")
                 else:
                     found.append(_held(client[database], entry))

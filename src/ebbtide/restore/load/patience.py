@@ -1,12 +1,15 @@
 """Trying again through elections and lost connections, for a bounded time at a stretch."""
 
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
+from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError, WTimeoutError
 
 T = TypeVar("T")
+
+MAJORITY: Mapping[str, Any] = {"w": "majority", "wtimeout": 30_000}
+"""How writes are acknowledged: within less than the time that a client waits for an answer."""
 
 OUTAGE_SECONDS_MAX = 120.0
 """How long a target may be without a primary before the attempt ends; the job tries again later."""
@@ -34,6 +37,14 @@ def is_passing(error: PyMongoError) -> bool:
 def is_passing_code(code: int) -> bool:
     """The same, for the code of a refused write."""
     return code in _PASSING_CODES
+
+
+def acknowledged(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer of a command that was to be acknowledged by a majority. Raises WTimeoutError where it was not yet."""
+    late = answer.get("writeConcernError")
+    if late:
+        raise WTimeoutError(late.get("errmsg", ""), late.get("code"), dict(late))
+    return answer
 
 
 class Patience:

@@ -4,17 +4,15 @@ Crash: some of it is gone. Removing again removes the rest: what is not there an
 """
 
 from collections.abc import Callable
-from typing import Any
 
 from pymongo.errors import OperationFailure
 
 from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.load.inventory import BUCKETS, STORED_FUNCTIONS, Client
-from ebbtide.restore.load.patience import persist
+from ebbtide.restore.load.patience import MAJORITY, acknowledged, persist
 from ebbtide.restore.load.plan import LoadPlan
 
 _NAMESPACE_NOT_FOUND = 26
-_MAJORITY: dict[str, Any] = {"writeConcern": {"w": "majority", "wtimeout": 30_000}}
 
 
 def execute_removal(
@@ -55,11 +53,11 @@ def drop_namespace(target: Client, database: str, name: str) -> None:
         target[database][name].delete_many({})
         return
     try:
-        target[database].command("drop", name, **_MAJORITY)
+        acknowledged(target[database].command("drop", name, writeConcern=MAJORITY))
     except OperationFailure as error:
         if error.code != _NAMESPACE_NOT_FOUND:
             raise
 
 
 def _drop_database(target: Client, name: str) -> None:
-    target[name].command("dropDatabase", 1, **_MAJORITY)
+    acknowledged(target[name].command("dropDatabase", 1, writeConcern=MAJORITY))

@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -260,13 +261,21 @@ class NewSet:
 
     def restart_first(self) -> None:
         """By itself: the others are stopped, as after a power cut of everything; then all come back."""
-        for process in self.members:
-            process.stop()
-        self.members = [
-            MongodProcess.start(self._binary, process.options, identity_path=process.identity_path)
-            for process in self.members
-        ]
-        wait_until(lambda: any(hello(p).get("isWritablePrimary") for p in self.members), "a primary")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(MongodProcess.stop, self.members))
+            self.members = list(pool.map(self._start_again, self.members))
+        wait_until(self._has_primary, "a primary")
+
+    def _start_again(self, process: MongodProcess) -> MongodProcess:
+        return MongodProcess.start(self._binary, process.options, identity_path=process.identity_path)
+
+    def _has_primary(self) -> bool:
+        """One is asked to stand, as the election timeout is long."""
+        if any(hello(p).get("isWritablePrimary") for p in self.members):
+            return True
+        with self.first.client() as client, suppress(PyMongoError):
+            client.admin.command("replSetStepUp")
+        return False
 
     def hashes(self) -> list[dict[str, dict[str, str]]]:
         wait_until(lambda: len({top_of_oplog(p) for p in self.members}) == 1, "all members to be even")

@@ -162,6 +162,7 @@ def test_whom_the_members_do_not_even_answer_is_told_why(installation: Any, x509
     assert "--tls-ca must have the authority" in unbelieved["TLS"][1]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_certificate_for_a_set_that_uses_no_tls(installation: Any, lab: ReplicaSetLab) -> None:
     stranger = Authority.create("Stranger")
     given = {"tls_ca": stranger.ca, "tls_certificate": stranger.issue(HOST)}

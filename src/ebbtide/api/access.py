@@ -74,8 +74,9 @@ class Gate:
         return caller
 
     def close(self) -> None:
-        """Write down what is only noted so far."""
-        self._uses.flush(self._context.clock.now())
+        """Write down what is only noted so far; nothing waits for a catalog that is gone already."""
+        if self._context.catalog.answers(within_seconds=1):
+            self._uses.flush(self._context.clock.now())
 
     def _log_in(
         self, authorization: str | None, *, method: str, target: str, address: Address, now: datetime

@@ -4,6 +4,8 @@ What succeeded is an event of its own, recorded by whatever did it. Strangers ar
 operation. Nothing of a body or of a query is recorded.
 """
 
+from http import HTTPStatus
+
 from ebbtide.api.operations import Call, Operation
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import Refusal
@@ -13,7 +15,8 @@ from ebbtide.events import record_event
 
 def record_refusal(call: Call, operation: Operation, refused: Refusal) -> None:
     """Note that a write of a known caller was refused; reading is never noted."""
-    if operation.only_reads:
+    if operation.only_reads or refused.status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Who calls too often would write as often.
         return
     path = loggable_path(call.path)
     record_event(

@@ -9,6 +9,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 import requests
+from structlog.testing import capture_logs
 
 from ebbtide.domain.access import Role
 from ebbtide.domain.ids import new_id
@@ -300,3 +301,18 @@ def test_a_lost_signing_key_costs_the_tokens_only(service: Any, account: Account
     assert use(service, token_of(service, account)).status_code == 200
     assert service.catalog.signing_keys.newest().id != sealed.id
     assert use(service, old).status_code == 200  # this process still knows the old key
+
+
+def test_neither_secrets_nor_tokens_are_logged(service: Any) -> None:
+    with capture_logs() as logged:
+        account = new_account(service)
+        token = token_of(service, account)
+        use(service, token)
+        use(service, token[:-1])
+        ask(service, (account[0], account[1][:-1]))
+        ask(service, account, path="revoke", form={"token": token})
+        # A line is written after its answer was sent.
+        service.wait_until(lambda: any(line.get("path") == "/api/oauth/revoke" for line in logged))
+    for secret in (account[1], token):
+        # Nor most of one: a wrong one may be nearly right.
+        assert secret[:-1] not in str(logged)

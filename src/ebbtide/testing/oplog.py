@@ -8,13 +8,21 @@ from blake3 import blake3
 from bson import Timestamp
 from pymongo import MongoClient
 
+from ebbtide.backup.archive_wait import newest_committed, wait_until_archived
+from ebbtide.backup.context import BackupContext
+from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.oplog import OplogRange
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.entries import entry_starts, optime_at
+from ebbtide.repository.repository import never_cancelled
+from ebbtide.testing.lab import ReplicaSetLab
 
 Document = dict[str, Any]
 Fingerprint = tuple[OplogTimestamp, str]
+
+ARCHIVE_SECONDS = 120.0
+"""How long an archive is waited for; far more than it takes, on a busy machine too."""
 
 
 def fingerprints(raw: bytes) -> list[Fingerprint]:
@@ -56,3 +64,37 @@ def make_entry(seconds: int, increment: int = 1, *, term: int = 1, payload: byte
 
 def make_optime(seconds: int, increment: int = 1, *, term: int = 1) -> OpTime:
     return OpTime(OplogTimestamp(seconds, increment), term)
+
+
+def archive_of(context: BackupContext, cluster: Cluster) -> OplogArchive:
+    return OplogArchive(context.repository.replica_set(cluster.id, cluster.replica_set_name))
+
+
+def archive_now(context: BackupContext, cluster: Cluster) -> OpTime:
+    """Have everything archived that the set has now; the newest archived entry then. Needs a worker."""
+    wanted = newest_committed(context.access(cluster))
+    return wait_until_archived(
+        context.catalog,
+        cluster.id,
+        wanted.timestamp,
+        clock=context.clock,
+        check=never_cancelled,
+        seconds=ARCHIVE_SECONDS,
+    )
+
+
+def differing_history(context: BackupContext, cluster: Cluster, lab: ReplicaSetLab) -> list[Fingerprint]:
+    """Have everything archived, and compare the newest range with the set's own oplog: what only one of them has.
+
+    Raises ValueError where an entry is there twice.
+    """
+    newest = archive_now(context, cluster)
+    archive = archive_of(context, cluster)
+    covered = archive.ranges()[-1]
+    lab.wait_until_replicated()
+    with lab.client() as client:
+        theirs = set_between(client, covered)
+    ours = archived_between(archive, covered)
+    if len(set(ours)) != len(ours) or covered.last < newest:
+        raise ValueError("the archive holds an entry twice, or lacks the newest one")
+    return sorted(set(theirs) ^ set(ours))

@@ -1,0 +1,142 @@
+"""The oplog archive of a live set: it is the set's own oplog, entry by entry, whatever happens to members and workers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ebbtide.backup import archiver as archiver_module
+from ebbtide.backup.archive_wait import ArchiveBehind, wait_until_archived
+from ebbtide.backup.restorable import restorable_ranges
+from ebbtide.domain import archive_state
+from ebbtide.domain.archive_state import lag_at
+from ebbtide.domain.cluster import Cluster, HeadState
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.replica_set import join_host_port
+from ebbtide.mongod.deployment import run_admin
+from ebbtide.repository.repository import never_cancelled
+from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.oplog import archive_now, archive_of, differing_history
+
+WAIT_SECONDS = 120.0
+LARGE_BYTES = 16 * 1024 * 1024 - 200
+
+
+def head_address(installation: Any, cluster: Cluster) -> str:
+    head = installation.head(cluster)
+    return join_host_port(head.host, head.port)
+
+
+def source_of(installation: Any, cluster: Cluster) -> str:
+    state = installation.catalog.archives.find(cluster.id)
+    return state.source if state is not None else ""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiver_module, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(archiver_module, "HEAD_AGAIN_SECONDS", 0.5)
+
+
+def test_the_archive_is_the_sets_own_oplog(
+    shared_installation: Any, followed: Cluster, shared_lab: ReplicaSetLab
+) -> None:
+    with shared_lab.client(w="majority") as client:
+        client.shop.large.insert_one({"data": b"\0" * LARGE_BYTES})
+        with client.start_session() as session, session.start_transaction():
+            client.shop.things.insert_many([{"n": n} for n in range(50)], session=session)
+        client.shop.things.update_many({}, {"$set": {"seen": True}})
+        client.shop.large.drop()
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+    state = shared_installation.catalog.archives.find(followed.id)
+    assert state.gaps == ()
+    assert lag_at(state, shared_installation.context.clock.now()) < WAIT_SECONDS
+
+
+def test_it_goes_on_through_an_election_and_the_death_of_the_head(
+    shared_installation: Any, followed: Cluster, shared_lab: ReplicaSetLab
+) -> None:
+    with shared_lab.client() as client:
+        client.shop.things.insert_one({"before": "election"})
+    shared_lab.step_down()
+    with shared_lab.client() as client:
+        client.shop.things.insert_one({"after": "election"})
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+
+    shared_installation.head_process(followed).kill()
+    with shared_lab.client() as client:
+        client.shop.things.insert_one({"after": "death"})
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+    shared_installation.wait_for_head(followed, HeadState.FOLLOWING)
+
+
+@contextmanager
+def locked_head(installation: Any, cluster: Cluster) -> Iterator[None]:
+    """The head as a snapshot has it, for as long as the block lasts."""
+    heads, clock = installation.catalog.heads, installation.context.clock
+    worker_id = installation.head(cluster).lease_worker_id
+    heads.update(cluster.id, worker_id=worker_id, now=clock.now(), lock_job_id="test")
+    with installation.head_client(cluster) as client:
+        run_admin(client, "fsync", lock=True)
+        try:
+            yield
+        finally:
+            run_admin(client, "fsyncUnlock")
+            heads.update(cluster.id, worker_id=worker_id, now=clock.now(), lock_job_id=None)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_while_the_head_is_locked_another_member_is_tailed(
+    shared_installation: Any, followed: Cluster, shared_lab: ReplicaSetLab
+) -> None:
+    head = head_address(shared_installation, followed)
+    with locked_head(shared_installation, followed):
+        with shared_lab.client() as client:
+            client.shop.things.insert_one({"during": "lock"})
+        assert differing_history(shared_installation.context, followed, shared_lab) == []
+        assert source_of(shared_installation, followed) not in ("", head)
+    shared_installation.wait_until(
+        lambda: source_of(shared_installation, followed) == head, what="the head to be tailed again"
+    )
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+
+
+def test_somebody_is_told_once_that_it_is_behind_and_once_that_it_is_not(
+    shared_installation: Any, followed: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kinds() -> list[str]:
+        return [e.kind for e in shared_installation.events(followed) if e.kind.startswith("oplog.")]
+
+    before = kinds()
+    with monkeypatch.context() as patch:
+        patch.setattr(archive_state, "BEHIND_SECONDS", -1.0)
+        shared_installation.wait_until(lambda: kinds() != before, what="an event")
+        archive_now(shared_installation.context, followed)
+    shared_installation.wait_until(lambda: "oplog.caught_up" in kinds()[len(before) :], what="the end of it")
+    assert kinds()[len(before) :] == ["oplog.behind", "oplog.caught_up"]
+
+
+def test_what_can_be_restored_begins_with_a_snapshot(shared_installation: Any, followed: Cluster) -> None:
+    snapshot = shared_installation.take_snapshot(followed)
+    newest = archive_now(shared_installation.context, followed)
+    archive = archive_of(shared_installation.context, followed)
+    assert archive.find_optime(snapshot.applied_timestamp) is not None
+    (found,) = restorable_ranges(
+        followed, catalog=shared_installation.catalog, now=shared_installation.context.clock.now()
+    )
+    assert found.first <= snapshot.stable_timestamp
+    assert found.last >= newest.timestamp
+
+
+def test_who_waits_for_a_cluster_without_an_archive_is_told_at_once(shared_installation: Any) -> None:
+    with pytest.raises(ArchiveBehind, match="not archived yet"):
+        wait_until_archived(
+            shared_installation.catalog,
+            ClusterId("f" * 24),
+            OplogTimestamp(1, 1),
+            clock=shared_installation.context.clock,
+            check=never_cancelled,
+            seconds=WAIT_SECONDS,
+        )

@@ -55,6 +55,7 @@ test: setup $(NODE_CLIENTS)
 
 test-long: setup
 	$(BIN)/python -m pytest tests -m long --ignore=tests/conformance
+	$(BIN)/python -m pytest tests/conformance -m long
 
 test-versions: setup
 	PYTHON="$(BIN)/python" sh scripts/fetch-mongods.sh "$(MONGODS)"
@@ -62,7 +63,7 @@ test-versions: setup
 		$(BIN)/python -m pytest tests/integration/backup/test_versions.py -m long
 
 conformance: setup
-	$(BIN)/python -m pytest tests/conformance
+	$(BIN)/python -m pytest tests/conformance -m "not long"
 
 bench: setup
 	$(BIN)/python -m bench $(BENCH)

@@ -2,7 +2,7 @@
 
     prepare   what an interrupted attempt left is removed; a snapshot that is committed already skips to `record`
     lock      the head is locked; T_s, T_a and the files' stats are read. Where the filesystem can clone files, they
-              are cloned, and the lock is given back here already
+              are cloned, else what has to be read is copied if it is little; the lock is given back here already then
     store     blocks that the parent lacks become packs and recipes
     unlock    the lock is given back, and with it the proof that it held all the time
     commit    the manifest: from here on the snapshot exists
@@ -13,7 +13,6 @@ on the way is never committed.
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,19 +21,15 @@ from pymongo import MongoClient
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_lock import HeadLock, unlock_once, unlock_wholly
+from ebbtide.backup.head_sources import list_sources
+from ebbtide.backup.lock_copies import copy_to_read
 from ebbtide.backup.prune_guard import wait_until_not_pruned
 from ebbtide.backup.reflink import CLONES_NAME, can_clone, clone_all, remove_clones
 from ebbtide.backup.snapshot_changes import expiry_at_completion
 from ebbtide.backup.space_guard import SpaceGuard
 from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
-from ebbtide.domain.capture import (
-    BACKUP_METADATA,
-    check_complete,
-    is_always_read,
-    is_left_out,
-    parse_stable_timestamp,
-)
+from ebbtide.domain.capture import BACKUP_METADATA, parse_stable_timestamp
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
@@ -54,8 +49,7 @@ from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.mongod.deployment import run_admin, translated_errors
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.repository import ReplicaSetStore
-from ebbtide.repository.source import iter_regular_files
-from ebbtide.repository.writer import SourceFile, StoredFiles, stat_file, store_files
+from ebbtide.repository.writer import SourceFile, StoredFiles, store_files
 from ebbtide.storage.throttled import RateLimit, stoppable
 
 Document = dict[str, Any]
@@ -154,17 +148,29 @@ class SnapshotRun:
         self._lock = lock
         reach("snapshot.locked")
         self._facts = self._read_facts(self._client)
-        self._sources = self._list_sources()
-        self._clone_sources()
-
-    def _clone_sources(self) -> None:
-        """Where files can be cloned: read clones from here on, and let the head go at once."""
-        if not can_clone(self._dbpath):
-            return
-        cloned = clone_all(self._sources, self._clones, check_cancelled=self._run.check)
-        if cloned is not None:
-            self._sources = cloned
+        self._sources = list_sources(
+            self._dbpath, oplog_file=self._facts["oplog_file"], metadata=self._facts["metadata"]
+        )
+        set_aside = self._set_sources_aside()
+        if set_aside is not None:
+            self._sources = set_aside
             self._release_lock()
+
+    def _set_sources_aside(self) -> list[SourceFile] | None:
+        """Clones or copies to be read from here on, so that the head can go at once; None where that cannot be."""
+        if can_clone(self._dbpath):
+            return clone_all(self._sources, self._clones, check_cancelled=self._run.check)
+        if self._reads is not None:  # who bounds how fast a head is read does not want it read at once
+            return None
+        return copy_to_read(
+            self._sources,
+            self._clones,
+            parent=self._parent,
+            full_read=self._is_full_read,
+            bytes_max=self._context.settings.count("snapshot.pause_buffer_bytes"),
+            threads=self._context.threads,
+            check_cancelled=self._run.check,
+        )
 
     def _store_files(self) -> None:
         """Crash: packs and recipes that nothing names, and a locked head or its clones."""
@@ -373,22 +379,6 @@ class SnapshotRun:
             "storage_size": sum(int(s.get("storageSize", 0)) + int(s.get("indexSize", 0)) for s in stats),
             "directory_per_db": bool(options.get("directoryPerDB", False)),
         }
-
-    def _list_sources(self) -> list[SourceFile]:
-        """The snapshot's files, each with its stat from before it is read."""
-        sources = []
-        for absolute in iter_regular_files(self._dbpath):
-            path = absolute.relative_to(self._dbpath).as_posix()
-            if is_left_out(path):
-                continue
-            try:
-                stat = stat_file(absolute)
-            except FileNotFoundError:
-                continue
-            always = is_always_read(path, oplog_file=self._facts["oplog_file"])
-            sources.append(SourceFile(path=path, absolute=absolute, stat=stat, always_read=always))
-        check_complete([source.path for source in sources], self._facts["metadata"])
-        return sources
 
     def _make_manifest(self, stored: StoredFiles) -> Manifest:
         facts, now = self._facts, self._clock.now()

@@ -131,12 +131,16 @@ def store_files(
 
 def bytes_to_read(sources: Sequence[SourceFile], *, parent: Manifest | None, full_read: bool) -> int:
     """How many plain bytes a snapshot of these files has to read."""
+    to_read = files_to_read(sources, parent=parent, full_read=full_read)
+    return sum(source.stat.size_bytes for source in to_read)
+
+
+def files_to_read(
+    sources: Sequence[SourceFile], *, parent: Manifest | None, full_read: bool
+) -> list[SourceFile]:
+    """The files that a snapshot has to read, in order."""
     known = {entry.path: entry for entry in parent.files} if parent is not None else {}
-    return sum(
-        source.stat.size_bytes
-        for source in sources
-        if full_read or not _seems_unchanged(source, known.get(source.path))
-    )
+    return [source for source in sources if full_read or not _seems_unchanged(source, known.get(source.path))]
 
 
 def _seems_unchanged(source: SourceFile, entry: FileEntry | None) -> bool:

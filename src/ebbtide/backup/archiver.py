@@ -62,6 +62,7 @@ class Archiver:
         self.cluster_id = cluster_id
         self._context = context
         self._stopping = threading.Event()
+        self._trouble = ""
 
     def stop(self) -> None:
         self._stopping.set()
@@ -73,11 +74,12 @@ class Archiver:
                 cluster = self._context.catalog.clusters.find(self.cluster_id)
                 if cluster is None or cluster.state is not ClusterState.ACTIVE:
                     return
-                _Session(cluster, self._context, self._stopping).run()
+                _Session(cluster, self._context, self._stopping, trouble=self._trouble).run()
             except ArchiverStopped as error:
                 _log.debug("oplog.archiver_stopped", message=error.message)
             except (EbbtideError, OSError, PyMongoError, ValueError) as error:
                 _log.warning("oplog.trouble", cluster_id=self.cluster_id, message=str(error))
+                self._trouble = str(error)
                 self._note(str(error))
             self._stopping.wait(RETRY_SECONDS)
 
@@ -91,7 +93,11 @@ class Archiver:
 class _Session:
     """From what the repository holds to the first failure."""
 
-    def __init__(self, cluster: Cluster, context: BackupContext, stopping: threading.Event) -> None:
+    def __init__(
+        self, cluster: Cluster, context: BackupContext, stopping: threading.Event, *, trouble: str
+    ) -> None:
+        """`trouble` ended the session before; it is shown until a slice is stored."""
+        self._trouble = trouble
         self._cluster = cluster
         self._context = context
         self._catalog = context.catalog
@@ -310,6 +316,7 @@ class _Session:
     def _on_stored(self, stored: StoredSlice) -> None:
         """In the pipeline's thread."""
         self._complete_through = stored.complete_through
+        self._trouble = ""
         changes: dict[str, object] = {}
         if stored.piece.predecessor is None:
             changes["chain_first"] = stored.piece.first
@@ -357,7 +364,7 @@ class _Session:
             observed=self._clock.now(),
             lag_seconds=lag,
             source=source,
-            message=message,
+            message=message or self._trouble,
             is_behind=behind,
         )
         self._state = updated or self._state

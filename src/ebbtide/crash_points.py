@@ -43,7 +43,6 @@ CRASH_POINTS: dict[str, str] = {
     "restore.ready": "the link is usable; the archive's SHA-1 is not known",
     "restore.hashed": "the SHA-1 is in the catalog; the job is still claimed",
     # restore job, HTTP, point in time
-    "replay.oplog_ready": "the oplog in scratch files ends at the moment asked for; nothing of it is applied",
     "replay.applied": "scratch files are at that moment; what was half done then is still in them",
     "replay.stored": "a result's blocks are stored; no manifest names them",
     "replay.result_committed": "a result is in the repository; its restore job does not say so yet",

@@ -144,7 +144,6 @@ class _Replay:
             reached = self._begin_insert(client, plan)
         self._insert_rest(reached, plan)
         expected = within + self._inserted
-        reach("replay.oplog_ready")
         self._apply(plan, expected, parameters)
         reach("replay.applied")
         with running(self._files, "settle", check=self._check) as client, translated_errors("settling"):

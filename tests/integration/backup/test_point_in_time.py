@@ -172,7 +172,7 @@ def test_a_cancelled_job_leaves_nothing(base: Cluster, shared_installation: Any,
             )
         )
 
-    at_point("replay.oplog_ready", cancel)
+    at_point("replay.applied", cancel)
     done = wait_until_over(shared_installation, job)
     assert done.status is RestoreStatus.KILLED
     scratch = shared_installation.context.directory.scratch

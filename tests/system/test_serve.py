@@ -109,6 +109,7 @@ def test_plain_http_beyond_loopback_is_refused_unless_it_is_asked_for(
         here = replace(open_service.connection, base_url=f"http://127.0.0.1:{port}")
         with open_service.client(here) as client:
             client.get_status()
+        assert "PLAIN HTTP" in open_service.log_text()
 
 
 def test_an_owner_key_is_replaced_beside_a_running_service_and_the_old_one_is_dead(

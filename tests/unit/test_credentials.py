@@ -1,12 +1,19 @@
-"""API keys as they are made."""
+"""API keys and secrets as they are made."""
 
 import re
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ebbtide.clock import SystemClock
-from ebbtide.credentials import digest_ha1, new_api_key, new_private_key
+from ebbtide.credentials import (
+    digest_ha1,
+    is_account_secret,
+    new_account_secret,
+    new_api_key,
+    new_private_key,
+)
 from ebbtide.domain.access import ApiKey, Grant, Role
 from ebbtide.sealing import SealBroken, ServiceKey
 
@@ -49,3 +56,16 @@ def test_no_two_keys_are_alike() -> None:
     assert len({key.public_key for key, _ in keys}) == 50
     assert len({key.id for key, _ in keys}) == 50
     assert len({new_private_key() for _ in range(50)}) == 50
+
+
+def test_a_service_accounts_secret_is_kept_as_its_hash() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    kept, text = new_account_secret(now=now, life=timedelta(hours=8))
+    assert re.fullmatch(r"mdb_sa_sk_[A-Za-z0-9_-]{43}", text)
+    assert text[:-4] not in repr(kept)
+    assert kept.masked == f"mdb_sa_sk_********{text[-4:]}"
+    assert is_account_secret(text, kept)
+    assert not any(
+        is_account_secret(other, kept) for other in ("", text[:-1], f"{text} ", kept.sha256, "\udcff")
+    )
+    assert [kept.is_expired(now + timedelta(hours=hours)) for hours in (0, 7.9, 8)] == [False, False, True]

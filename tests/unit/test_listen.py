@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ebbtide.errors import InvalidInput, Refused
-from ebbtide.listen import Listen, external_url, parse_listen, resolve_listen
+from ebbtide.listen import Listen, external_url, parse_listen, plain_http_warning, resolve_listen
 from ebbtide.settings import Settings, resolve_settings
 
 
@@ -64,6 +64,15 @@ def test_plain_http_does_not_leave_the_machine_unless_told_so(
     else:
         with pytest.raises(Refused, match="--insecure-http"):
             resolve_listen(settings(**flags))
+
+
+@pytest.mark.parametrize(
+    ("host", "has_tls", "is_warned"),
+    [("127.0.0.1", False, False), ("::1", False, False), ("0.0.0.0", False, True), ("0.0.0.0", True, False)],
+)
+def test_plain_http_that_leaves_the_machine_is_warned_of(host: str, has_tls: bool, is_warned: bool) -> None:
+    warning = plain_http_warning(Listen(host=host, port=1, has_tls=has_tls))
+    assert (warning is not None and host in warning) is is_warned
 
 
 @pytest.mark.parametrize("flags", [{"tls_certificate_file": "c.pem"}, {"tls_key_file": "k.pem"}])

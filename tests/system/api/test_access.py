@@ -1,8 +1,11 @@
 """Who gets in: digest with several clients, replayed nonces, access lists, roles."""
 
 import hashlib
+import http.client
+import json
 import re
 import subprocess
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -83,8 +86,6 @@ def test_a_nonce_may_be_used_again_with_a_rising_count_only(service: Any) -> Non
 
 
 def test_an_expired_nonce_gets_a_stale_challenge(service: Any) -> None:
-    from datetime import timedelta
-
     user, password = service.owner
     challenge = challenge_of(service)
     header = answer_to(challenge, user=user, password=password, uri=GROUPS)
@@ -158,6 +159,41 @@ def test_use_is_noted_on_the_entry_that_let_the_caller_in(service: Any) -> None:
     service.call("GET", GROUPS, key=key)
     used = service.find_key(key[0]).access_list
     assert [(e.last_used_address, e.count) for e in used] == [("127.0.0.1", 1), (None, 0)]
+
+
+def test_every_use_is_counted_though_not_every_one_is_written(service: Any) -> None:
+    key = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    for _ in range(3):
+        service.call("GET", GROUPS, key=key)
+    service.clock.ahead += timedelta(seconds=11)
+    try:
+        service.call("GET", GROUPS, key=key)
+    finally:
+        service.clock.ahead -= timedelta(seconds=11)
+    assert service.find_key(key[0]).access_list[0].count == 4
+
+
+def test_a_client_that_never_reuses_a_nonce_and_sends_its_body_twice(service: Any) -> None:
+    """As MongoDB's own Go client does: two round trips on one connection, the body in both, quoted algorithm."""
+    user, password = service.owner
+    body = json.dumps({"delivery": {"methodName": "HTTP"}, "snapshotId": service.new_snapshot().id})
+    path = f"{service.base.removeprefix(service.url)}/restoreJobs?pretty=true"
+    connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+    try:
+        for _ in range(2):
+            connection.request("POST", path, body=body, headers={"Content-Type": "application/json"})
+            first = connection.getresponse()
+            first.read()
+            used = connection.sock
+            challenge = str(first.headers["WWW-Authenticate"])
+            answer = answer_to(challenge, user=user, password=password, uri=path, method="POST")
+            headers = {"Content-Type": "application/json", "Authorization": answer}
+            connection.request("POST", path, body=body, headers=headers)
+            second = connection.getresponse()
+            assert (first.status, second.status, connection.sock is used) == (401, 200, True)
+            assert len(json.loads(second.read())["results"]) == 1
+    finally:
+        connection.close()
 
 
 def test_roles_decide_what_may_be_done_and_seen(service: Any) -> None:

@@ -1,0 +1,68 @@
+"""The command line's keys and service accounts against the real API."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import requests
+
+from ebbtide.cli.main import run
+
+GROUPS = "/api/atlas/v1.0/groups"
+
+
+@pytest.fixture
+def ebbtide(service: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Runs a command as the owner; its document."""
+    monkeypatch.setenv("EBBTIDE_URL", service.url)
+    monkeypatch.setenv("EBBTIDE_PUBLIC_KEY", service.owner[0])
+    monkeypatch.setenv("EBBTIDE_PRIVATE_KEY", service.owner[1])
+
+    def ask(*arguments: str) -> Any:
+        capsys.readouterr()
+        code = run([*arguments, "-o", "json"])
+        shown = capsys.readouterr()
+        assert code == 0, shown.err
+        # The service runs in this process, and logs to the same place.
+        begin = re.search(r"^[\[{]", shown.out, re.MULTILINE)
+        assert begin is not None, shown.out
+        return json.JSONDecoder().raw_decode(shown.out[begin.start() :])[0]
+
+    return ask
+
+
+def test_a_key_from_its_making_to_its_end(service: Any, ebbtide: Any) -> None:
+    made = ebbtide(
+        "keys", "create", "--role", "GROUP_READ_ONLY", "--description", "x", "--allow", "127.0.0.1"
+    )
+    name = made["publicKey"]
+    assert service.call("GET", GROUPS, key=(name, made["privateKey"])).status_code == 200
+    assert "privateKey" not in ebbtide("keys", "show", name)
+    assert ebbtide("keys", "change", name, "--role", "GROUP_OWNER")["grants"][0]["role"] == "GROUP_OWNER"
+    rotated = ebbtide("keys", "rotate", name)
+    assert service.call("GET", GROUPS, key=(name, made["privateKey"])).status_code == 401
+    assert service.call("GET", GROUPS, key=(name, rotated["privateKey"])).status_code == 200
+    ebbtide("keys", "revoke", name)
+    assert service.call("GET", GROUPS, key=(name, rotated["privateKey"])).status_code == 401
+    assert name not in [key["publicKey"] for key in ebbtide("keys", "list")]
+
+
+def test_a_service_account_from_its_making_to_its_end(service: Any, ebbtide: Any) -> None:
+    made = ebbtide("service-accounts", "create", "deploy", "--role", "GLOBAL_READ_ONLY")
+    name, first = made["clientId"], made["secrets"][0]
+    added = ebbtide("service-accounts", "add-secret", name, "--expires-after-hours", "24")
+    (second,) = [secret["secret"] for secret in added["secrets"] if "secret" in secret]
+    ebbtide("service-accounts", "remove-secret", name, first["id"])
+
+    def ask(secret: str) -> int:
+        form = {"grant_type": "client_credentials"}
+        url = f"{service.url}/api/oauth/token"
+        return requests.post(url, auth=(name, secret), data=form, timeout=30).status_code
+
+    assert [ask(first["secret"]), ask(second)] == [401, 200]
+    allowed = ebbtide("service-accounts", "allow", name, "192.0.2.0/24")
+    assert [entry["cidrBlock"] for entry in allowed["accessList"]] == ["192.0.2.0/24"]
+    assert ebbtide("service-accounts", "disallow", name, "192.0.2.0/24")["accessList"] == []
+    ebbtide("service-accounts", "remove", name)
+    assert ask(second) == 401

@@ -14,6 +14,7 @@ from pymongo.database import Database
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from ebbtide.errors import EbbtideError, Unreachable
+from ebbtide.mongod.client import PromptClient
 
 Document = dict[str, Any]
 P = ParamSpec("P")
@@ -44,7 +45,7 @@ def translated(method: Callable[P, T]) -> Callable[P, T]:
 
 def connect(uri: str, *, timeout_seconds: float = 10.0) -> MongoClient[Document]:
     """A client whose writes are journalled and, on a set, held by a majority."""
-    return MongoClient(
+    return PromptClient(
         uri,
         tz_aware=True,
         w="majority",

@@ -16,6 +16,7 @@ from pymongo.uri_parser import parse_uri
 
 from ebbtide.domain.replica_set import join_host_port, split_host_port
 from ebbtide.errors import EbbtideError, InvalidInput, Unreachable
+from ebbtide.mongod.client import PromptClient
 from ebbtide.mongod.tls import TlsMaterial, client_options
 
 Document = dict[str, Any]
@@ -170,7 +171,7 @@ def _client(
                 # A command that takes longer than this has a deadline of its own (maxTimeMS).
                 "socketTimeoutMS": max(60_000, milliseconds),
             }
-            return MongoClient(uri, **{**defaults, **options, **tls_options})
+            return PromptClient(uri, **{**defaults, **options, **tls_options})
     except (ConfigurationError, ValueError) as error:
         raise InvalidInput("uri", expected=f"a usable connection string ({error})") from None
 

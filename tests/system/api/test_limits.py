@@ -13,12 +13,16 @@ GROUPS = "/api/atlas/v1.0/groups"
 HEAD_MAX = 64 * 1024
 
 
+# With one request a minute the second is refused, however slow the machine is.
+
+
 def test_a_caller_that_calls_too_often_is_told_when_to_come_back(start_service: Callable[..., Any]) -> None:
-    service = start_service(api__caller_requests_per_minute=5)
-    refused = next(a for a in (service.call("GET", GROUPS) for _ in range(10)) if a.status_code != 200)
+    service = start_service(api__caller_requests_per_minute=1)
+    assert service.call("GET", GROUPS).status_code == 200
+    refused = service.call("GET", GROUPS)
     document = refused.json()
     assert (refused.status_code, document["errorCode"]) == (429, "RATE_LIMITED")
-    assert document["parameters"] == [f"calls of {service.owner[0]}", "5", "1"]
+    assert document["parameters"] == [f"calls of {service.owner[0]}", "1", "1"]
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     other = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
     assert service.call("GET", GROUPS, key=other).status_code == 200
@@ -27,36 +31,36 @@ def test_a_caller_that_calls_too_often_is_told_when_to_come_back(start_service: 
 def test_a_group_is_limited_for_its_own_callers_and_not_used_up_by_strangers(
     start_service: Callable[..., Any],
 ) -> None:
-    service = start_service(api__group_requests_per_minute=5)
+    service = start_service(api__group_requests_per_minute=1)
     stranger = service.new_key(None)
-    for _ in range(10):
+    for _ in range(3):
         assert service.call("GET", f"{GROUPS}/{service.group.id}", key=stranger).status_code == 401
-    answers = [service.call("GET", f"{GROUPS}/{service.group.id}").status_code for _ in range(10)]
-    assert answers[:5] == [200] * 5
-    assert 429 in answers
+    other = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
+    assert service.call("GET", f"{GROUPS}/{service.group.id}").status_code == 200
+    refused = service.call("GET", f"{GROUPS}/{service.group.id}", key=other)
+    assert (refused.status_code, refused.json()["errorCode"]) == (429, "RATE_LIMITED")
     assert service.call("GET", GROUPS).status_code == 200
 
 
 def test_guessing_is_slowed_and_the_right_answer_is_not_told_meanwhile(
     start_service: Callable[..., Any],
 ) -> None:
-    service = start_service(api__failed_logins_per_minute=5)
+    service = start_service(api__failed_logins_per_minute=1)
     key = service.new_key(Role.GROUP_READ_ONLY, group_id=service.group.id)
     wrong = (key[0], "wrong")
-    answers = [service.call("GET", GROUPS, key=wrong).status_code for _ in range(8)]
-    assert answers[:5] == [401] * 5
-    assert 429 in answers
-    refused = service.call("GET", GROUPS, key=key)
-    assert (refused.status_code, "Retry-After" in refused.headers) == (429, True)
+    assert [service.call("GET", GROUPS, key=k).status_code for k in (wrong, wrong, key)] == [401, 429, 429]
+    assert "Retry-After" in service.call("GET", GROUPS, key=key).headers
     assert service.call("GET", GROUPS).status_code == 200
+
+
+def test_guessing_at_a_secret_is_slowed_in_oauths_shape(start_service: Callable[..., Any]) -> None:
+    service = start_service(api__failed_logins_per_minute=1)
     unknown = (f"mdb_sa_id_{'0' * 24}", "mdb_sa_sk_x")
     form = {"grant_type": "client_credentials"}
-    tried = [
-        requests.post(f"{service.url}/api/oauth/token", auth=unknown, data=form, timeout=30) for _ in range(8)
-    ]
-    assert [a.status_code for a in tried[:5]] == [401] * 5
-    late = next(a for a in tried if a.status_code == 429)
-    assert (late.json()["error"], "Retry-After" in late.headers) == ("temporarily_unavailable", True)
+    url = f"{service.url}/api/oauth/token"
+    first, second = (requests.post(url, auth=unknown, data=form, timeout=30) for _ in range(2))
+    assert (first.status_code, second.status_code) == (401, 429)
+    assert (second.json()["error"], "Retry-After" in second.headers) == ("temporarily_unavailable", True)
 
 
 def test_a_challenge_is_no_failed_login(start_service: Callable[..., Any]) -> None:
@@ -100,6 +104,10 @@ def test_a_forwarded_address_counts_only_from_a_trusted_proxy(start_service: Cal
         return int(trusting.call("GET", GROUPS, key=key, headers=headers).status_code)
 
     assert [ask("192.0.2.7"), ask("198.51.100.1, 192.0.2.7")] == [200, 200]
+    six = trusting.new_key(Role.GROUP_READ_ONLY, group_id=trusting.group.id, allow=("2001:db8::/32",))
+    forwarded = {"X-Forwarded-For": "2001:db8::7"}
+    assert trusting.call("GET", GROUPS, key=six, headers=forwarded).status_code == 200
+    assert trusting.find_key(six[0]).access_list[0].last_used_address == "2001:db8::7"
     assert [ask(None), ask("198.51.100.1"), ask("192.0.2.7, 198.51.100.1"), ask("x")] == [403] * 4
     used = trusting.find_key(key[0]).access_list
     assert [entry.last_used_address for entry in used] == ["192.0.2.7"]

@@ -100,6 +100,7 @@ def _load_shop(client: Client, rng: random.Random, texts: list[str], scale: floa
             IndexModel([("place", GEOSPHERE)]),
             IndexModel([("joined", ASCENDING)], expireAfterSeconds=TTL_SECONDS),
             IndexModel([("level", ASCENDING)], hidden=True),
+            IndexModel([("notes", TEXT)], collation={"locale": "simple"}, weights={"notes": 3}),
         ]
     )
     shop.orders.create_indexes(

@@ -99,18 +99,26 @@ def _build(
 
 def _create_indexes(target: Client, planned: PlannedCollection, indexes: Sequence[Index]) -> None:
     database, name = planned.target
+    is_collated = "collation" in planned.held.options
     with pymongo.timeout(_BUILD_SECONDS_MAX):
         target[database].command(
             "createIndexes",
             name,
-            indexes=[_without_namespace(index.specification) for index in indexes],
+            indexes=[creatable(index.specification, is_collated=is_collated) for index in indexes],
             commitQuorum="majority",
         )
 
 
-def _without_namespace(specification: Raw) -> Document:
-    """Files that once were of 4.2 or older name the collection in each specification; servers refuse that now."""
-    return {field: value for field, value in specification.items() if field != "ns"}
+def creatable(specification: Raw, *, is_collated: bool) -> Document:
+    """A specification as createIndexes takes it, from how listIndexes shows it; `is_collated`: the collection is.
+
+    Files that once were of 4.2 or older name the collection in it, which servers refuse now. An index that compares
+    bytes shows no collation, and without one it would get the collection's.
+    """
+    found: Document = {field: value for field, value in specification.items() if field != "ns"}
+    if is_collated and "collation" not in found:
+        found["collation"] = {"locale": "simple"}
+    return found
 
 
 def _abort(target: Client, planned: PlannedCollection, indexes: Sequence[Index]) -> None:

@@ -28,11 +28,12 @@ _EXPIRY = "expireAfterSeconds"
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """A namespace of the target that will be gone, as people know it."""
+    """A namespace of the target that will be gone, as people know it; `drops` are those that the server knows."""
 
     namespace: str
     documents: int
     size_bytes: int
+    drops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +133,8 @@ def plan_load(source: Inventory, target: Inventory, scope: RestoreScope) -> Load
     """Raises NotFound for a namespace that the source lacks, InvalidInput for a scope that makes no sense."""
     check_scope(scope)
     chosen = _choose(source, scope)
-    removed = _removed(target, scope)
-    staying = {
-        held.uuid for held in target.held.values() if held.namespace not in {r.namespace for r in removed}
-    }
+    removed = {held.namespace for held in _removed(target, scope)}
+    staying = {held.uuid for held in target.held.values() if held.namespace not in removed}
     collections = tuple(
         PlannedCollection(
             held=held,
@@ -147,7 +146,7 @@ def plan_load(source: Inventory, target: Inventory, scope: RestoreScope) -> Load
     )
     return LoadPlan(
         scope=scope,
-        removals=_as_removals(removed),
+        removals=plan_removals(target, scope),
         dropped_databases=_dropped_databases(target, scope),
         collections=collections,
         views=tuple(_view(held, scope) for held in chosen if held.kind is not Kind.COLLECTION),
@@ -189,15 +188,20 @@ def _removed(target: Inventory, scope: RestoreScope) -> tuple[Held, ...]:
     return tuple(held for namespace in dict.fromkeys(scope.written) for held in target.of(namespace))
 
 
-def _as_removals(removed: tuple[Held, ...]) -> tuple[Removal, ...]:
-    """One per name that people use: a time series and its buckets are one thing."""
-    totals: dict[str, tuple[int, int]] = {}
-    for held in removed:
-        documents, size_bytes = totals.get(held.shown, (0, 0))
-        totals[held.shown] = (documents + held.documents, size_bytes + held.size_bytes)
+def plan_removals(target: Inventory, scope: RestoreScope) -> tuple[Removal, ...]:
+    """What makes way for the scope, one per name that people use: a time series and its buckets are one thing."""
+    by_name: dict[str, list[Held]] = {}
+    for held in _removed(target, scope):
+        by_name.setdefault(held.shown, []).append(held)
     return tuple(
-        Removal(namespace=namespace, documents=documents, size_bytes=size_bytes)
-        for namespace, (documents, size_bytes) in totals.items()
+        Removal(
+            namespace=namespace,
+            documents=sum(held.documents for held in parts),
+            size_bytes=sum(held.size_bytes for held in parts),
+            # Dropping a time series drops its buckets, unless it was interrupted: these come after it.
+            drops=tuple(sorted((held.namespace for held in parts), key=lambda name: name != namespace)),
+        )
+        for namespace, parts in by_name.items()
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pymongo.errors import OperationFailure
 
 from ebbtide.mongod.deployment import translated_errors
-from ebbtide.restore.load.inventory import BUCKETS, STORED_FUNCTIONS, Client
+from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Client
 from ebbtide.restore.load.patience import MAJORITY, acknowledged, persist
 from ebbtide.restore.load.plan import LoadPlan
 
@@ -29,7 +29,8 @@ def execute_removal(
     with translated_errors("removing what is replaced"):
         for removal in plan.removals:
             check()
-            persist(lambda ns=removal.namespace: _drop(target, ns), check=check)  # type: ignore[misc]
+            for namespace in removal.drops:
+                persist(lambda ns=namespace: _drop(target, ns), check=check)  # type: ignore[misc]
             on_removed(removal.namespace)
         for database in plan.dropped_databases:
             check()
@@ -39,9 +40,6 @@ def execute_removal(
 def _drop(target: Client, namespace: str) -> None:
     database, _, name = namespace.partition(".")
     drop_namespace(target, database, name)
-    if name != STORED_FUNCTIONS:
-        # Dropping a time series drops its buckets; these may have been left without their view.
-        drop_namespace(target, database, f"{BUCKETS}{name}")
 
 
 def drop_namespace(target: Client, database: str, name: str) -> None:

@@ -57,9 +57,14 @@ def test_everything_replaces_everything() -> None:
     )
     plan = plan_load(SOURCE, target, EVERYTHING)
     assert (
-        Removal(namespace="shop.orders", documents=2, size_bytes=20),
-        Removal(namespace="old.cold", documents=1, size_bytes=10),
-        Removal(namespace="admin.settings", documents=0, size_bytes=0),
+        Removal(namespace="shop.orders", documents=2, size_bytes=20, drops=("shop.orders",)),
+        Removal(
+            namespace="old.cold",
+            documents=1,
+            size_bytes=10,
+            drops=("old.cold", "old.system.buckets.cold"),
+        ),
+        Removal(namespace="admin.settings", documents=0, size_bytes=0, drops=("admin.settings",)),
     ) == plan.removals
     assert plan.dropped_databases == ("old", "shop", "traced")
     assert {

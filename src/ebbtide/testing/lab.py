@@ -21,7 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -44,6 +43,7 @@ from ebbtide.testing.lab_directory import (
     write_owner,
     write_private,
 )
+from ebbtide.testing.lab_member import LabMember, find_hello
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -66,21 +66,6 @@ WAIT_SECONDS = 90.0
 
 _POLL_SECONDS = 0.05
 _RECONFIG_TRIES_MAX = 20
-
-
-@dataclass(kw_only=True)
-class LabMember:
-    """One member. `process` is replaced when the member is restarted."""
-
-    index: int
-    host: str
-    port: int
-    dbpath: Path
-    process: MongodProcess
-
-    @property
-    def address(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 class ReplicaSetLab:
@@ -200,7 +185,7 @@ class ReplicaSetLab:
     def find_primary(self) -> LabMember | None:
         """The member that calls itself primary now."""
         for member in self.members:
-            hello = self._find_hello(member)
+            hello = find_hello(member)
             if hello is not None and hello.get("isWritablePrimary"):
                 return member
         return None
@@ -298,7 +283,7 @@ class ReplicaSetLab:
         The timestamp of that entry.
         """
         primary = self.primary()
-        hello = self._find_hello(primary)
+        hello = find_hello(primary)
         if hello is None:
             raise MongodError("the lab's primary does not answer")
         target: Timestamp = hello["lastWrite"]["opTime"]["ts"]
@@ -307,7 +292,7 @@ class ReplicaSetLab:
             for member in self.members:
                 if not member.process.is_running() or not self._replicates_at_once(member):
                     continue
-                found = self._find_hello(member)
+                found = find_hello(member)
                 write = found.get("lastWrite", {}) if found else {}
                 for name in ("opTime", "majorityOpTime"):
                     if name not in write or write[name]["ts"] < target:
@@ -482,7 +467,7 @@ class ReplicaSetLab:
     def _ask_for_election(self) -> None:
         """Let a member stand now instead of after the election timeout; one that cannot win changes nothing."""
         running = [member for member in self.members if member.process.is_running()]
-        hellos = [self._find_hello(member) for member in running]
+        hellos = [find_hello(member) for member in running]
         alive = {member.address for member in running}
         if any(hello is None or hello.get("primary") in alive for hello in hellos):
             return  # there may be one: it is busy, or about to take over
@@ -496,19 +481,9 @@ class ReplicaSetLab:
                         continue
 
     def _is_usable(self, member: LabMember) -> bool:
-        hello = self._find_hello(member)
+        hello = find_hello(member)
         states = ("isWritablePrimary", "secondary", "arbiterOnly")
         return hello is not None and any(hello.get(state) for state in states)
-
-    def _find_hello(self, member: LabMember) -> Document | None:
-        """The member's answer to `hello`, which needs no credentials; None if it gives none within a second."""
-        if not member.process.is_running():
-            return None
-        try:
-            with member.process.client(serverSelectionTimeoutMS=1000, socketTimeoutMS=5000) as client:
-                return dict(client.admin.command("hello"))
-        except PyMongoError:
-            return None
 
 
 def _wait_for(condition: Callable[[], T | None], what: str, *, timeout_seconds: float) -> T:

@@ -2,13 +2,14 @@
 
 Worker threads (`source`), with processes beside them where there is much to read (`compressor`), read, hash and
 compress units of a few MiB; the calling thread takes their results in file order, decides where each block is and
-fills one pack after another; other threads hand full ones to the storage. Only the calling thread places blocks, so
+fills one pack after another; other threads hand them to the storage while they fill. Only the calling thread places blocks, so
 the same files and the same parent always give the same recipes.
 
-Bounds: three packs are in memory, and the units that are being read with UNITS_READ_PER_THREAD more a thread;
-RECIPES_PENDING_BYTES_MAX of recipes wait for their pack, and a file's by-hash index holds at most INDEXED_BLOCKS_MAX blocks (the first 2
-GiB of the parent's file, then its own): beyond that only "same place" finds a block again. No other file's
-hashes are in memory, but for the few small files of the units under way.
+Bounds: in memory are what waits for an open pack (`pack_stream`), and the units that are being read with
+UNITS_READ_PER_THREAD more a thread; RECIPES_PENDING_BYTES_MAX of recipes wait for their pack, and a file's by-hash
+index holds at most INDEXED_BLOCKS_MAX blocks (the first 2 GiB of the parent's file, then its own): beyond that only
+"same place" finds a block again. No other file's hashes are in memory, but for the few small files of the units under
+way.
 
 Order: a recipe is stored once all packs that it names are durable; the manifest is the caller's, afterwards.
 Crash: packs and recipes that nothing names; `ReplicaSetStore.discard_attempts` removes the packs.
@@ -20,15 +21,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 from ebbtide import crash_points
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.progress import ProgressReporter
-from ebbtide.errors import InvalidInput, Refused, SnapshotUnusable
+from ebbtide.errors import InvalidInput, Refused, SnapshotUnusable, StorageError
 from ebbtide.repository.compressor import Compressors
 from ebbtide.repository.gzip_member import Buffer
 from ebbtide.repository.manifest import FileEntry, Manifest, ManifestKind, Stretch, check_paths
 from ebbtide.repository.pack import PACK_BYTES_TARGET, make_pack_id, pack_chunks, pack_header
+from ebbtide.repository.pack_stream import PackStream
 from ebbtide.repository.reader import map_ordered
 from ebbtide.repository.recipe import (
     INLINE_BLOCKS_MAX,
@@ -54,7 +57,7 @@ ASKERS_PER_COMPRESSOR = 2
 
 PACKS_UNDER_WAY_MAX = 2
 """Finished packs being made durable while the next one fills: one alone keeps the compressors waiting, a third
-one gained nothing. What of them is written already is in memory no more."""
+one gained nothing. They are in memory no more."""
 
 COMPRESSORS_FROM_BYTES = 256 * 1024 * 1024
 """So much to read is worth the start of other processes (some hundredths of a second) and their 30 MB each."""
@@ -155,10 +158,17 @@ def _read_when_allowed(
     return read_unit(unit, compressors)
 
 
-def _drain(blocks: deque[Buffer]) -> Iterator[Buffer]:
-    """The blocks in order, each forgotten once it is taken: a pack that only waits for its sync holds no memory."""
-    while blocks:
-        yield blocks.popleft()
+def _put_pack(store: ReplicaSetStore, pack_id: str, blocks: PackStream) -> int:
+    """Write a pack while it fills; the length of what is durable now. Runs in a thread of its own."""
+    try:
+        return store.storage.put(store.pack_name(pack_id), pack_chunks(pack_id, blocks))
+    finally:
+        blocks.stop()
+
+
+class _OpenPack(NamedTuple):
+    blocks: PackStream
+    put: Future[int]
 
 
 @dataclass
@@ -220,13 +230,17 @@ class _Writing:
 
     def store(self, units: Iterable[list[tuple[Piece, list[ReadBlock] | None]]]) -> None:
         """Write packs of the new blocks in `units`, and all recipes."""
-        with ThreadPoolExecutor(PACKS_UNDER_WAY_MAX, thread_name_prefix="pack") as self._putters:
-            for unit in units:
-                for piece, blocks in unit:
-                    self._take_piece(piece, blocks)
-            self._close_pack()
-            while self._under_way:
-                self._settle_oldest_pack()
+        with ThreadPoolExecutor(1 + PACKS_UNDER_WAY_MAX, thread_name_prefix="pack") as self._putters:
+            try:
+                for unit in units:
+                    for piece, blocks in unit:
+                        self._take_piece(piece, blocks)
+                self._close_pack()
+                while self._under_way:
+                    self._settle_oldest_pack()
+            finally:
+                if self._open_pack is not None:
+                    self._open_pack.blocks.abandon()
         crash_points.reach("snapshot.recipes_written")
 
     def result(self, sources: Sequence[SourceFile]) -> StoredFiles:
@@ -261,8 +275,7 @@ class _Writing:
             if self._pack_offset >= self._pack_bytes:
                 self._close_pack()
             place = BlockPlace(self._pack_id, self._pack_offset, len(block.stored), block.crc)
-            self._pack_blocks.append(block.stored)
-            self._pack_offset += len(block.stored)
+            self._write_block(block.stored)
             file.index(block.id, place)
             self._counts.blocks_new += 1
         else:
@@ -273,16 +286,26 @@ class _Writing:
     def _begin_pack(self) -> None:
         self._pack_id = make_pack_id(self._snapshot_id, attempt=self._attempt, sequence=self._pack_sequence)
         self._pack_offset = len(pack_header(self._pack_id))
-        self._pack_blocks: deque[Buffer] = deque()
+        self._open_pack: _OpenPack | None = None
+
+    def _write_block(self, stored: Buffer) -> None:
+        """Hand a block to the thread that writes the open pack. Raises what the storage raised."""
+        if self._open_pack is None:
+            blocks = PackStream()
+            put = self._putters.submit(_put_pack, self._store, self._pack_id, blocks)
+            self._open_pack = _OpenPack(blocks, put)
+            self._pack_sequence += 1
+        if not self._open_pack.blocks.add(stored):
+            self._open_pack.put.result()
+            raise StorageError("put", self._store.pack_name(self._pack_id), "ended before its last block")
+        self._pack_offset += len(stored)
 
     def _close_pack(self) -> None:
-        """Hand the open pack to the storage, with the recipes finished so far: they name it, or earlier
-        ones."""
+        """End the open pack; the recipes finished so far, which name it or earlier ones, wait until it is durable."""
         put: Future[int] | None = None
-        if self._pack_blocks:
-            chunks = pack_chunks(self._pack_id, _drain(self._pack_blocks))
-            put = self._putters.submit(self._store.storage.put, self._store.pack_name(self._pack_id), chunks)
-            self._pack_sequence += 1
+        if self._open_pack is not None:
+            self._open_pack.blocks.finish()
+            put = self._open_pack.put
         self._under_way.append((put, self._pending))
         self._pending, self._pending_bytes = [], 0
         self._begin_pack()

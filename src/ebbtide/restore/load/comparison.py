@@ -55,16 +55,16 @@ def compare(
 ) -> Comparison:
     """Every difference is named, by namespace and what differs, never with data.
 
-    Without `digests` documents are counted only. `on_compared` gets each namespace of the source with its documents,
-    from the caller's thread. Raises Unreachable, DeploymentError, and what `check` raises.
+    Without `digests` documents are counted only. `on_compared` gets namespaces of the source and how many more of their
+    documents were read there, from several threads. Raises Unreachable, DeploymentError, and what `check` raises.
     """
     differences = list(iter_catalog_differences(plan, read_inventory(target)))
     documents = 0
     with translated_errors("comparing"):
-        for planned, ours, theirs in _Comparing(source, target, digests).iter_pairs(plan, check):
-            documents += ours.documents
-            differences += _content_differences(planned, ours, theirs)
-            on_compared(planned.namespace, ours.documents)
+        comparing = _Comparing(source, target, digests, on_compared)
+        for planned, wanted, found in comparing.iter_pairs(plan, check):
+            documents += wanted.documents
+            differences += _content_differences(planned, wanted, found)
     return Comparison(
         collections=len(plan.collections),
         documents=documents,
@@ -74,10 +74,10 @@ def compare(
     )
 
 
-def _content_differences(planned: PlannedCollection, source: Digest, target: Digest) -> Iterator[str]:
-    if source.documents != target.documents:
-        yield f"{planned.namespace}: {target.documents} documents instead of {source.documents}"
-    elif source != target:
+def _content_differences(planned: PlannedCollection, wanted: Digest, found: Digest) -> Iterator[str]:
+    if wanted.documents != found.documents:
+        yield f"{planned.namespace}: {found.documents} documents instead of {wanted.documents}"
+    elif wanted != found:
         yield f"{planned.namespace}: the same number of documents, but another content"
 
 
@@ -85,10 +85,13 @@ def _content_differences(planned: PlannedCollection, source: Digest, target: Dig
 
 
 class _Comparing:
-    def __init__(self, source: Client, target: Client, digests: bool) -> None:
+    def __init__(
+        self, source: Client, target: Client, digests: bool, on_compared: Callable[[str, int], None]
+    ) -> None:
         self._source = source
         self._target = target
         self._digests = digests
+        self._on_compared = on_compared
         self._stopping = threading.Event()
 
     def iter_pairs(
@@ -118,13 +121,15 @@ class _Comparing:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
-        other: Future[Digest] = others.submit(self._digest, source)
-        ours = self._digest(target)
-        return planned, other.result(), ours
+        other: Future[Digest] = others.submit(self._digest, target)
+        wanted = self._digest(source, lambda documents: self._on_compared(planned.namespace, documents))
+        return planned, wanted, other.result()
 
-    def _digest(self, collection: Collection[Any]) -> Digest:
+    def _digest(self, collection: Collection[Any], on_read: Callable[[int], None] = lambda _: None) -> Digest:
         if not self._digests:
-            return Digest(documents=self._count(collection), size_bytes=0, value=None)
+            counted = self._count(collection)
+            on_read(counted)
+            return Digest(documents=counted, size_bytes=0, value=None)
         documents = size_bytes = value = 0
         with collection.find_raw_batches({}, no_cursor_timeout=True) as batches:
             for raw in batches:
@@ -134,6 +139,7 @@ class _Comparing:
                 documents += batch.count
                 size_bytes += len(batch.raw)
                 value = (value + _sum_of_hashes(batch.raw, batch.starts)) % _MODULUS
+                on_read(batch.count)
         return Digest(documents=documents, size_bytes=size_bytes, value=value)
 
     def _count(self, collection: Collection[Any]) -> int:

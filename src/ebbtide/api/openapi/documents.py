@@ -135,11 +135,30 @@ class Delivery(TypedDict):
     targetClusterName: NotRequired[str]
 
 
-class RestoreJob(TypedDict):
-    """A restore job."""
+class HostRestoreJob(TypedDict):
+    """A restore job of a mirrored config server, of which none can be registered."""
 
     id: Id
     groupId: Id
+    hostId: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    snapshotId: Id
+    created: Date
+    statusName: RestoreStatus
+    pointInTime: NotRequired[bool]
+    timestamp: NotRequired[BsonTimestamp]
+    encryptionEnabled: bool
+    masterKeyUUID: NotRequired[str]
+    delivery: Delivery
+    hashes: NotRequired[list[Hash]]
+    links: list[Link]
+
+
+class RestoreJob(TypedDict):
+    """A restore job; of a sharded cluster, which cannot be registered yet, one of a batch."""
+
+    id: Id
+    groupId: Id
+    batchId: NotRequired[Id]
     clusterId: Id
     clusterName: str
     snapshotId: NotRequired[Id]

@@ -89,9 +89,9 @@ _BY_HANDLER: dict[Handler, Facts] = {
 _OWN_CLUSTER = own_documents.OwnCluster
 _OWN_RESTORE = own_documents.OwnRestoreJob
 _BY_NAME: dict[str, Facts] = {
-    "listHostRestoreJobs": Facts(answer=documents.RestoreJob, is_list=True),
-    "createHostRestoreJob": Facts(answer=documents.RestoreJob, request=requests.RestoreJobRequest),
-    "getHostRestoreJob": Facts(answer=documents.RestoreJob),
+    "listHostRestoreJobs": Facts(answer=documents.HostRestoreJob, is_list=True),
+    "createHostRestoreJob": Facts(answer=documents.HostRestoreJob, request=requests.RestoreJobRequest),
+    "getHostRestoreJob": Facts(answer=documents.HostRestoreJob),
     "listHostSnapshots": Facts(answer=documents.Snapshot, is_list=True),
     "getHostSnapshot": Facts(answer=documents.Snapshot),
     "updateOwnSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.SnapshotChange),

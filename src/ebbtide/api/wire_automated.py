@@ -35,6 +35,7 @@ def automated_document(record: AutomatedRestore) -> Document:
         canBeUndone=record.undo_point is not None and record.target_state is not TargetState.UNTOUCHED,
         foreignWrites=list(record.foreign_writes) or None,
         entriesApplied=record.entries_applied,
+        replaySeconds=record.replay_seconds,
         collections=[_collection(found) for found in record.collections],
         comparison=None if record.comparison is None else _comparison(record.comparison),
         seconds=record.seconds,

@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import EbbtideError
 from ebbtide.mongod.log_lines import find_recovery_timestamp
-from ebbtide.mongod.options import MongodOptions, UnixSocket
+from ebbtide.mongod.options import MongodOptions, ParameterValue, UnixSocket
 from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.processes import dies_with_parent
@@ -79,6 +79,29 @@ def hash_advanced(
     binary: Path, directory: Path, *, socket_directory: Path, hash_databases: Callable[[Any], Any]
 ) -> Any:
     """Advance a copy to the newest entry of the oplog inside it, and return what `hash_databases` says of it."""
+    return _hash(
+        binary,
+        directory,
+        socket_directory,
+        hash_databases,
+        {"recoverFromOplogAsStandalone": True, "takeUnstableCheckpointOnShutdown": True},
+    )
+
+
+def hash_plainly(
+    binary: Path, directory: Path, *, socket_directory: Path, hash_databases: Callable[[Any], Any]
+) -> Any:
+    """What `hash_databases` says of a copy as it is."""
+    return _hash(binary, directory, socket_directory, hash_databases, {})
+
+
+def _hash(
+    binary: Path,
+    directory: Path,
+    socket_directory: Path,
+    hash_databases: Callable[[Any], Any],
+    parameters: dict[str, ParameterValue],
+) -> Any:
     options = MongodOptions(
         dbpath=directory,
         log_path=directory.with_name(directory.name + ".log"),
@@ -87,8 +110,7 @@ def hash_advanced(
         set_parameters={
             "ttlMonitorEnabled": False,
             "disableLogicalSessionCacheRefresh": True,
-            "recoverFromOplogAsStandalone": True,
-            "takeUnstableCheckpointOnShutdown": True,
+            **parameters,
         },
     )
     process = MongodProcess.start(

@@ -1,4 +1,5 @@
-"""The walk: a replica set with writes on it, two snapshots, a download, and two copies of it started again.
+"""The walk: a replica set with writes on it, two snapshots, a download, and two copies of it started again; then any
+second of it, and a dropped collection that comes back (`demo.any_second`).
 
 Everything that Ebbtide does here it does as a product: `ebbtide serve` is its own process, and the walk talks to it
 over HTTP. Only the hashes to compare with are taken behind its back: `dbHash` on the head, under a lock of our own
@@ -26,7 +27,8 @@ from ebbtide.cli.render.documents import archive_sha1
 from ebbtide.cli.render.output import Output
 from ebbtide.cli.render.progress import ProgressView
 from ebbtide.cli.render.quantities import human_bytes, human_seconds
-from ebbtide.demo.copies import hash_advanced, start_plainly
+from ebbtide.demo.any_second import AnySecond, AnySecondResult, recorded_hashes
+from ebbtide.demo.copies import hash_advanced, hash_plainly, start_plainly
 from ebbtide.demo.place import DemoPlace
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import EbbtideError, JobFailed
@@ -68,12 +70,20 @@ class WalkResult:
     sha1_ok: bool
     plain_start_at_timestamp: bool
     dbhash_equal: bool
+    any_second: AnySecondResult
     snapshot_ids: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
         stored_little = self.second_snapshot_stored_bytes < SECOND_SNAPSHOT_SHARE_MAX * self.stored_bytes
-        return self.sha1_ok and self.plain_start_at_timestamp and self.dbhash_equal and stored_little
+        is_exact = self.any_second.pit_exact and self.any_second.automated_restore_ok
+        return (
+            self.sha1_ok
+            and self.plain_start_at_timestamp
+            and self.dbhash_equal
+            and stored_little
+            and is_exact
+        )
 
     def document(self) -> Document:
         """What `--once --json` prints."""
@@ -89,6 +99,7 @@ class WalkResult:
             "sha1_ok": self.sha1_ok,
             "plain_start_at_timestamp": self.plain_start_at_timestamp,
             "dbhash_equal": self.dbhash_equal,
+            **self.any_second.document(),
         }
 
 
@@ -126,6 +137,7 @@ class Walk:
         archive, downloaded = self._download(client, job_id)
         job = client.get_restore_job(self._group_id, CLUSTER_NAME, job_id)
         at_timestamp, equal = self._restart_copies(archive, job, expected)
+        any_second = self._show_any_second(lab, client, cluster)
         return WalkResult(
             snapshot_seconds=snapshot_seconds,
             snapshot_bytes=int(first["fileSizeBytes"]),
@@ -137,6 +149,7 @@ class Walk:
             sha1_ok=archive_sha1(job) == downloaded.sha1,
             plain_start_at_timestamp=at_timestamp,
             dbhash_equal=equal,
+            any_second=any_second,
             snapshot_ids=(str(first["id"]), str(second["id"])),
         )
 
@@ -304,6 +317,25 @@ class Walk:
         shutil.rmtree(plain.parent, ignore_errors=True)
         shutil.rmtree(advanced.parent, ignore_errors=True)
         return at_timestamp, equal
+
+    def _show_any_second(self, lab: ReplicaSetLab, client: EbbtideClient, cluster: Document) -> AnySecondResult:
+        head = cluster["head"]
+        return AnySecond(
+            client=client,
+            lab=lab,
+            group_id=self._group_id,
+            cluster_name=CLUSTER_NAME,
+            open_head=lambda: _head_client(lab, head["host"], int(head["port"])),
+            fetch=lambda job_id: self._extract(self._download(client, job_id)[0], "any-second"),
+            hash_copy=lambda copy: hash_plainly(
+                self._binary,
+                copy,
+                socket_directory=self._socket_directory(),
+                hash_databases=recorded_hashes,
+            ),
+            wait=self._wait,
+            say=self._say,
+        ).show()
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 

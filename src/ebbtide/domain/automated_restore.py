@@ -127,6 +127,7 @@ class AutomatedRestore:
     finished: tuple[str, ...] = ()
     comparison: Comparison | None = None
     entries_applied: int = 0
+    replay_seconds: float | None = None
     seconds: float | None = None
 
 

@@ -185,7 +185,9 @@ class AutomatedRun:
         self._load.prove_source()
         if self._built.replayed is not None:
             self._catalog.automated_restores.update(
-                self._id, entries_applied=self._built.replayed.entries_applied
+                self._id,
+                entries_applied=self._built.replayed.entries_applied,
+                replay_seconds=round(self._built.replayed.seconds, 3),
             )
         reach("automated.source_proven")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ebbtide.demo import requirements
+from ebbtide.demo.any_second import AnySecondResult
 from ebbtide.demo.copies import CopyNotUsable, plain_command
 from ebbtide.demo.place import DemoPlace
 from ebbtide.demo.requirements import available_memory_bytes, check_machine
@@ -120,6 +121,12 @@ RESULT = WalkResult(
     sha1_ok=True,
     plain_start_at_timestamp=True,
     dbhash_equal=True,
+    any_second=AnySecondResult(
+        pit_exact=True,
+        replay_ops_per_second=1234.5,
+        automated_restore_ok=True,
+        automated_restore_seconds=2.5,
+    ),
     snapshot_ids=("a", "b"),
 )
 
@@ -132,6 +139,8 @@ RESULT = WalkResult(
         (replace(RESULT, sha1_ok=False), False),
         (replace(RESULT, plain_start_at_timestamp=False), False),
         (replace(RESULT, dbhash_equal=False), False),
+        (replace(RESULT, any_second=replace(RESULT.any_second, pit_exact=False)), False),
+        (replace(RESULT, any_second=replace(RESULT.any_second, automated_restore_ok=False)), False),
     ],
 )
 def test_the_demo_is_well_only_if_everything_held(result: WalkResult, ok: bool) -> None:
@@ -141,5 +150,6 @@ def test_the_demo_is_well_only_if_everything_held(result: WalkResult, ok: bool) 
     assert {
         "ok", "snapshot_seconds", "snapshot_bytes", "stored_bytes", "second_snapshot_stored_bytes",
         "job_ready_seconds", "download_bytes", "download_seconds", "sha1_ok", "plain_start_at_timestamp",
-        "dbhash_equal",
+        "dbhash_equal", "pit_exact", "replay_ops_per_second", "automated_restore_ok",
+        "automated_restore_seconds",
     } == set(document)  # fmt: skip

@@ -418,6 +418,7 @@ class Automated(TypedDict):
     canBeUndone: bool
     foreignWrites: NotRequired[list[str]]
     entriesApplied: NotRequired[Bytes]
+    replaySeconds: NotRequired[Seconds]
     collections: list[CollectionProgress]
     comparison: NotRequired[Comparison]
     seconds: NotRequired[Seconds]

@@ -209,6 +209,7 @@ def test_the_archive_is_whole_whenever_its_upkeep_is_killed(shop: Shop) -> None:
     shop.service.wait_until(lambda: shop.owner.archive().slices()[0].first > covered.first, "old slices to go")
     (covered,) = shop.owner.wait_until_archived().ranges()
     assert covered.first.timestamp.date <= datetime.fromisoformat(newest["date"])
+    shop.keep_oplog_for(hours=24)
     told = shop.owner.client.get_oplog_ranges(shop.owner.group_id, shop.owner.name)
     assert told["gaps"] == []
     assert told["restorable"][-1]["last"]["oplogTs"] >= covered.first.timestamp.seconds

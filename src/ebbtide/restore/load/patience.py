@@ -48,20 +48,37 @@ def acknowledged(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Patience:
-    """One stretch of trying: `pause` is called after each failure, and raises the error where it is time to give up.
+    """One thing that is tried: `pause` is called after each failure, and raises it where it is time to give up.
 
+    Time counts from the first failure of a stretch: a build that was well for hours before an election has all of it.
     `check` is called during each pause, and may raise.
     """
 
-    def __init__(self, check: Callable[[], None], *, seconds: float = OUTAGE_SECONDS_MAX) -> None:
+    def __init__(
+        self,
+        check: Callable[[], None],
+        *,
+        seconds: float = OUTAGE_SECONDS_MAX,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._check = check
-        self._deadline = time.monotonic() + seconds
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._first: float | None = None
+        self._latest = 0.0
 
     def pause(self, error: PyMongoError) -> None:
-        if not is_passing(error) or time.monotonic() > self._deadline:
+        """Raises `error` where it does not pass, or has not passed for too long."""
+        now = self._monotonic()
+        if self._first is None or now - self._latest > self._seconds:
+            self._first = now
+        self._latest = now
+        if not is_passing(error) or now - self._first > self._seconds:
             raise error
         self._check()
-        time.sleep(PAUSE_SECONDS)
+        self._sleep(PAUSE_SECONDS)
 
 
 def persist(operation: Callable[[], T], *, check: Callable[[], None]) -> T:

@@ -140,6 +140,7 @@ class SnapshotRun:
         self._space.check_now()
         self._client = self._access.head_client()
         self._wait_until_caught_up(self._client)
+        about_head = self._read_about_head(self._client)
         self._record_lock(self._run.job.id)
         reach("snapshot.lock_intended")
         lock = HeadLock(self._client, self._dbpath)
@@ -147,7 +148,7 @@ class SnapshotRun:
         lock.take()
         self._lock = lock
         reach("snapshot.locked")
-        self._facts = self._read_facts(self._client)
+        self._facts = about_head | self._read_facts(self._client)
         self._sources = list_sources(
             self._dbpath, oplog_file=self._facts["oplog_file"], metadata=self._facts["metadata"]
         )
@@ -354,30 +355,36 @@ class SnapshotRun:
         age = self._clock.now() - parent.last_full_read
         return age.total_seconds() >= 3600 * self._context.settings.count("snapshot.full_read_every_hours")
 
+    def _read_about_head(self, client: MongoClient[Document]) -> Document:
+        """What may be asked before the lock: it stays, or a moment more or less is the same. Each call prolongs a pause."""
+        with translated_errors("reading the head"):
+            oplog = client.local.command("collStats", "oplog.rs")
+            build = client.admin.command("buildInfo")
+            options = client.admin.command("getCmdLineOpts").get("parsed", {}).get("storage", {})
+            names = client.list_database_names()
+            stats = [client[name].command("dbStats") for name in names]
+        ident = str(oplog["wiredTiger"]["uri"]).rpartition(":")[2]
+        return {
+            "oplog_file": f"{ident}.wt",
+            "version": str(build["version"]),
+            "data_size": sum(int(s.get("dataSize", 0)) for s in stats),
+            "storage_size": sum(int(s.get("storageSize", 0)) + int(s.get("indexSize", 0)) for s in stats),
+            "directory_per_db": bool(options.get("directoryPerDB", False)),
+        }
+
     def _read_facts(self, client: MongoClient[Document]) -> Document:
         """What is to be known of the locked head besides its files."""
         metadata = (self._dbpath / BACKUP_METADATA).read_text(errors="replace")
         with translated_errors("reading the head"):
             newest = client.local["oplog.rs"].find_one(sort=[("$natural", -1)], projection={"ts": 1})
-            oplog = client.local.command("collStats", "oplog.rs")
-            build = client.admin.command("buildInfo")
             fcv = client.admin.command("getParameter", featureCompatibilityVersion=1)
-            options = client.admin.command("getCmdLineOpts").get("parsed", {}).get("storage", {})
-            names = client.list_database_names()
-            stats = [client[name].command("dbStats") for name in names]
         if newest is None:
             raise SnapshotUnusable("the head's oplog is empty")
-        ident = str(oplog["wiredTiger"]["uri"]).rpartition(":")[2]
         return {
             "metadata": metadata,
             "stable": parse_stable_timestamp(metadata),
             "applied": OplogTimestamp.from_bson(newest["ts"]),
-            "oplog_file": f"{ident}.wt",
-            "version": str(build["version"]),
             "fcv": str(fcv["featureCompatibilityVersion"]["version"]),
-            "data_size": sum(int(s.get("dataSize", 0)) for s in stats),
-            "storage_size": sum(int(s.get("storageSize", 0)) + int(s.get("indexSize", 0)) for s in stats),
-            "directory_per_db": bool(options.get("directoryPerDB", False)),
         }
 
     def _make_manifest(self, stored: StoredFiles) -> Manifest:

@@ -10,7 +10,7 @@ by a pipeline that replaces the whole document by a literal, which the server ta
 Nobody but us may write to the collection. Validators are bypassed: what was valid when it was written shall come back.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bson.raw_bson import RawBSONDocument
@@ -49,8 +49,8 @@ def insert_batch(
     answer: Answer = {}
     if plain.count:
         answer = _insert(target, namespace, plain, check)
-    for index in changed:
-        answer = _upsert(target, namespace, batch.document(index), check)
+    if changed:
+        answer = _upsert(target, namespace, [batch.document(index) for index in changed], check)
     return answer
 
 
@@ -59,7 +59,9 @@ def insert_in_order(target: Client, namespace: tuple[str, str], batch: Batch) ->
     answer: Answer = {}
     for is_changed, part in _runs(batch):
         if is_changed:
-            answer = _checked(namespace, _send_upsert(target[namespace[0]], namespace[1], part.document(0)))
+            answer = _checked(
+                namespace, _send_upserts(target[namespace[0]], namespace[1], [part.document(0)])
+            )
         else:
             answer = _checked(namespace, _send_insert(target[namespace[0]], namespace[1], part))
     return answer
@@ -109,12 +111,15 @@ def _insert(target: Client, namespace: tuple[str, str], batch: Batch, check: Cal
 
 
 def _upsert(
-    target: Client, namespace: tuple[str, str], document: RawBSONDocument, check: Callable[[], None]
+    target: Client,
+    namespace: tuple[str, str],
+    documents: Sequence[RawBSONDocument],
+    check: Callable[[], None],
 ) -> Answer:
     patience = Patience(check)
     while True:
         try:
-            return _checked(namespace, _send_upsert(target[namespace[0]], namespace[1], document))
+            return _checked(namespace, _send_upserts(target[namespace[0]], namespace[1], documents))
         except PyMongoError as error:
             patience.pause(error)
 
@@ -183,7 +188,8 @@ def _send_insert(database: Database[Document], name: str, batch: Batch) -> Answe
     )
 
 
-def _send_upsert(database: Database[Document], name: str, document: RawBSONDocument) -> Answer:
+def _send_upserts(database: Database[Document], name: str, documents: Sequence[RawBSONDocument]) -> Answer:
+    # Statements are little larger than their documents: those of one batch fit in one command.
     return database.command(
         "update",
         name,
@@ -193,6 +199,7 @@ def _send_upsert(database: Database[Document], name: str, document: RawBSONDocum
                 "u": [{"$replaceWith": {"$literal": document}}],
                 "upsert": True,
             }
+            for document in documents
         ],
         bypassDocumentValidation=True,
         writeConcern=MAJORITY,

@@ -100,6 +100,7 @@ def test_what_the_server_would_change_or_refuse_arrives_unaltered(story: Any) ->
     documents: list[Document] = [
         {"_id": 1, "plain": Timestamp(0, 0), "nested": {"too": Timestamp(0, 0)}},
         {"_id": 2, "dotted.name": Timestamp(0, 0), "$dollar": Timestamp(0, 0)},
+        *({"_id": f"many {n}", "t": Timestamp(0, 0)} for n in range(250)),
         {"_id": Timestamp(0, 0), "other": 1},
         {"_id": {"$ref": "reference", "$id": 1}, "t": Timestamp(0, 0)},
         {"_id": {"a": Timestamp(0, 0)}, "t": Timestamp(0, 0)},

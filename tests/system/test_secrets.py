@@ -10,6 +10,7 @@ import binascii
 import gzip
 import io
 import json
+import secrets
 import stat
 import tarfile
 import threading
@@ -22,12 +23,15 @@ import httpx
 import pytest
 
 from ebbtide.catalog.connection import DATABASE_NAME, connect
+from ebbtide.cli.client import ApiRefusal
 from ebbtide.credentials import digest_ha1
 from ebbtide.data_directory import DataDirectory
+from ebbtide.domain.automated_restore import RESTORE_ROLES
 from ebbtide.settings import resolve_settings
 from ebbtide.testing.lab import ReplicaSetLab
 from ebbtide.testing.service import Document, Owner, RunningService
 
+RESTORE_USER = "restorer"
 ALLOWED = {"owner-key.json", "secret.key", "keyfile"}
 SAMPLE_SECONDS = 0.1
 
@@ -71,6 +75,7 @@ class Evidence:
         self.archive = b""
         self.job: Document = {}
         self.catalog = b""
+        self.restore_password = secrets.token_urlsafe(18)
         self.events = b""
 
     def walk(self) -> None:
@@ -78,6 +83,7 @@ class Evidence:
         self.owner.register()
         self.owner.write()
         snapshot = self.owner.take_snapshot()
+        self.restore_into_itself(snapshot["id"])
         self.job = self.owner.wait_until_ready(self.owner.start_restore(snapshot["id"]))
         self.owner.wait_until_hashed(self.job["id"])
         self.archive = self.owner.download(self.job)
@@ -88,6 +94,23 @@ class Evidence:
             assert client.get(url.replace(self.link_key(), self.link_key()[::-1])).status_code >= 400
         self.events = json.dumps(self.owner.events()).encode()
         self.catalog = dump_catalog(self.data)
+
+    def restore_into_itself(self, snapshot_id: str) -> None:
+        """Consent, with a wrong password first and then the right one, and an automated restore."""
+        owner = self.owner
+        with owner.lab.client(w="majority") as client:
+            client.admin.command(
+                "createUser", RESTORE_USER, pwd=self.restore_password, roles=list(RESTORE_ROLES)
+            )
+        consent = {"enabled": True, "username": RESTORE_USER, "password": self.restore_password}
+        nearly = consent | {"password": self.restore_password[:-1]}
+        with pytest.raises(ApiRefusal):
+            owner.client.set_restore_target(owner.group_id, owner.name, nearly)
+        owner.client.set_restore_target(owner.group_id, owner.name, consent)
+        job = owner.client.create_automated_restore(
+            owner.group_id, owner.name, {"targetClusterName": owner.name, "snapshotId": snapshot_id}
+        )
+        owner.wait_until_ready(str(job["id"]))
 
     def link_key(self) -> str:
         """The key as it is written in a v2 link."""
@@ -109,6 +132,9 @@ class Evidence:
             "HA1 as bytes": binascii.unhexlify(ha1),
             "backup password": password,
             "backup password in base64": base64.b64encode(password),
+            # Without its end: a password that is nearly right must not be written down either.
+            "restore password": self.restore_password[:-1].encode(),
+            "restore password in base64": base64.b64encode(self.restore_password.encode()),
             "keyfile": keyfile,
             "start of the keyfile": keyfile[:32],
             "keyfile's bytes": base64.b64decode(keyfile)[:32],

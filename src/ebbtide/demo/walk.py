@@ -318,7 +318,9 @@ class Walk:
         shutil.rmtree(advanced.parent, ignore_errors=True)
         return at_timestamp, equal
 
-    def _show_any_second(self, lab: ReplicaSetLab, client: EbbtideClient, cluster: Document) -> AnySecondResult:
+    def _show_any_second(
+        self, lab: ReplicaSetLab, client: EbbtideClient, cluster: Document
+    ) -> AnySecondResult:
         head = cluster["head"]
         return AnySecond(
             client=client,

@@ -10,12 +10,18 @@ from ebbtide.catalog.automated_restores import TargetBusy
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.crash_points import reach
-from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, TargetState, refuse_target
+from ebbtide.domain.automated_restore import (
+    AutomatedRestore,
+    RestoreScope,
+    TargetState,
+    WriteBlock,
+    refuse_target,
+)
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, new_id
 from ebbtide.domain.optime import OplogTimestamp
-from ebbtide.domain.restore_job import NEW, DeliveryMethod, RestoreJob
+from ebbtide.domain.restore_job import NEW, DeliveryMethod, RestoreJob, RestoreStatus
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
 from ebbtide.events import record_event
@@ -55,11 +61,24 @@ def require_target(cluster: Cluster, *, catalog: Catalog) -> None:
     if problem is not None:
         raise NoConsent(problem)
     active = catalog.automated_restores.find_active(cluster.id)
-    if active is not None:
+    if active is not None and not _has_ended(active, catalog):
         raise RestoreInProgress(
             f"restore job {active.id} into {cluster.name} is not over",
             hint=f"ebbtide restores watch {active.id}",
         )
+
+
+def _has_ended(active: AutomatedRestore, catalog: Catalog) -> bool:
+    """Whether its worker has said that it is done with it, and was only about to give the claim back: then it is given.
+
+    One that was cancelled is still its worker's, until that has noticed.
+    """
+    job = catalog.restore_jobs.find(active.id)
+    said = job is not None and job.status in (RestoreStatus.FINISHED, RestoreStatus.BROKEN)
+    if said and active.write_block is WriteBlock.OFF:
+        catalog.automated_restores.release(active.id)
+        return True
+    return False
 
 
 def request_automated_restore(

@@ -103,14 +103,14 @@ def _find_listed(call: Call, holder: Holder) -> AccessEntry:
     return entry
 
 
-def parse_entries(values: Any) -> tuple[str, ...]:
-    """The networks of a body `[{"ipAddress"} | {"cidrBlock"}, …]`, in normal form."""
+def parse_entries(values: Any, *, prefix: str = "") -> tuple[str, ...]:
+    """The networks of `[{"ipAddress"} | {"cidrBlock"}, …]`, in normal form; `prefix` is where it stands in the body."""
     if not isinstance(values, list) or not 1 <= len(values) <= ENTRIES_MAX:
         raise refusal("BAD_ACCESS_LIST_ADD_REQUEST")
     violations: list[Violation] = []
     networks: list[str] = []
     for place, value in enumerate(values):
-        entry = _parse_entry(value, prefix=f"{place}.")
+        entry = _parse_entry(value, prefix=f"{prefix}{place}.")
         violations += entry.violations
         if entry.network is not None:
             networks.append(entry.network)
@@ -119,6 +119,11 @@ def parse_entries(values: Any) -> tuple[str, ...]:
         if networks.count(network) > 1:
             raise refusal("DUPLICATE_ADDRESSES_IN_INPUT", network)
     return tuple(networks)
+
+
+def read_entries(fields: Fields, name: str = "accessList") -> tuple[str, ...]:
+    """The networks of a field, none where it is absent."""
+    return parse_entries(fields.raw(name), prefix=f"{fields.path(name)}.") if fields.has(name) else ()
 
 
 @dataclass(frozen=True)

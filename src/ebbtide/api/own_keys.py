@@ -49,7 +49,7 @@ def create_key(call: Call) -> Answer:
     fields.require("grants")
     fields.refuse_unknown(("description", "grants", "accessList"))
     raise_violations(fields.violations)
-    networks = access_lists.parse_entries(fields.raw("accessList")) if fields.has("accessList") else ()
+    networks = access_lists.read_entries(fields)
     require_management(call, grants or ())
     require_groups(call, grants or ())
     key, private_key = new_api_key(
@@ -78,7 +78,8 @@ def change_key(call: Call) -> Answer:
         require_groups(call, grants)
         _refuse_owner(key, "its roles cannot be changed")
     changed = call.context.catalog.api_keys.change(key.id, description=description, grants=grants)
-    _record(call, key, "key.changed", f"API key {key.public_key} was given other roles or words")
+    if changed != key:
+        _record(call, key, "key.changed", f"API key {key.public_key} was given other roles or words")
     return _answer(call, changed or key)
 
 

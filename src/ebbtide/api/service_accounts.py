@@ -69,7 +69,7 @@ def create_account(call: Call) -> Answer:
     fields.require("grants")
     fields.refuse_unknown(("name", "description", "grants", "accessList", _HOURS))
     raise_violations(fields.violations)
-    networks = access_lists.parse_entries(fields.raw("accessList")) if fields.has("accessList") else ()
+    networks = access_lists.read_entries(fields)
     require_management(call, grants or ())
     require_groups(call, grants or ())
     secret, text = new_account_secret(now=call.now, life=timedelta(hours=hours))
@@ -105,12 +105,9 @@ def change_account(call: Call) -> Answer:
     changed = call.context.catalog.service_accounts.change(
         account.id, name=name, description=description, grants=grants
     )
-    _record(
-        call,
-        account,
-        "account.changed",
-        f"service account {account.client_id} was given other roles or words",
-    )
+    if changed != account:
+        told = f"service account {account.client_id} was given other roles or words"
+        _record(call, account, "account.changed", told)
     return _answer(call, changed or account)
 
 

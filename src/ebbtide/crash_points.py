@@ -20,6 +20,7 @@ CRASH_POINTS: dict[str, str] = {
     "cluster.recorded": "the cluster is in the catalog; no head exists",
     "head.started": "the head's mongod runs on an empty dbpath; the set does not know it",
     "head.joined": "the set's configuration lists the head; the catalog does not say so yet",
+    "head.rejoining": "the set's configuration lists the head again; the catalog does not say so yet",
     "head.left": "the set's configuration no longer lists the head; its files and process are still there",
     "head.files_removed": "the head's files are gone; the catalog still says that it is leaving",
     # snapshot

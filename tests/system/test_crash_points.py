@@ -15,11 +15,13 @@ from ebbtide.clock import SystemClock
 from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
+from ebbtide.domain.replica_set import plan_remove_head
 from ebbtide.errors import EbbtideError
 from ebbtide.testing.oplog import archived_between
 from ebbtide.testing.service import Owner, RunningService
 
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
+CLUSTER_POINTS += ["head.rejoining"]
 SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("snapshot.")]
 PRUNE_POINTS = [name for name in CRASH_POINTS if name.startswith("prune.")]
 REPLAY_POINTS = [name for name in CRASH_POINTS if name.startswith("replay.")]
@@ -113,6 +115,14 @@ class Shop:
             schedule = catalog.schedules.get(cluster)
             catalog.schedules.put(replace(schedule, point_in_time_window_hours=hours))
 
+    def drop_head(self) -> None:
+        """Somebody else takes the head out of the set."""
+        head = self.owner.cluster()["head"]
+        with self.owner.lab.client() as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            reduced = plan_remove_head(config, host=head["host"], port=head["port"])
+            client.admin.command("replSetReconfig", reduced)
+
     def addresses(self) -> list[str]:
         with self.owner.lab.client() as client:
             return [m["host"] for m in client.admin.command("replSetGetConfig")["config"]["members"]]
@@ -167,6 +177,21 @@ def test_registering_and_removing_go_on_after_a_crash(shop: Shop) -> None:
     shop.check_head_follows()
 
 
+def test_a_head_is_put_back_after_a_crash(shop: Shop) -> None:
+    shop.calm_down()
+
+    shop.crash("head.rejoining", act=shop.drop_head)
+    shop.service.wait_until(
+        lambda: "head.rejoined" in {event["kind"] for event in shop.owner.events()}, "the head to be back"
+    )
+    shop.owner.wait_until_following()
+
+    assert len(shop.addresses()) == 4
+    shop.check_head_follows()
+    with shop.service.catalog() as catalog:
+        assert [head.rejoin_wanted for head in catalog.heads.list_all() if head.state != "GONE"] == [False]
+
+
 @pytest.mark.parametrize("point", SNAPSHOT_POINTS)
 def test_a_snapshot_finishes_after_a_crash(shop: Shop, point: str) -> None:
     shop.calm_down()
@@ -206,7 +231,9 @@ def test_the_archive_is_whole_whenever_its_upkeep_is_killed(shop: Shop) -> None:
     shop.calm_down()
     newest = shop.owner.take_snapshot()["appliedTimestamp"]
     shop.crash("oplog.trimmed", act=lambda: shop.keep_oplog_for(hours=0))
-    shop.service.wait_until(lambda: shop.owner.archive().slices()[0].first > covered.first, "old slices to go")
+    shop.service.wait_until(
+        lambda: shop.owner.archive().slices()[0].first > covered.first, "old slices to go"
+    )
     (covered,) = shop.owner.wait_until_archived().ranges()
     assert covered.first.timestamp.date <= datetime.fromisoformat(newest["date"])
     shop.keep_oplog_for(hours=24)

@@ -75,12 +75,14 @@ class HeadJoining:
     def rejoin(self, cluster: Cluster, head: Head, access: ClusterAccess) -> None:
         """Put back a head that somebody else took out.
 
-        Crash: the wish stays until it is done, and what Ebbtide does by itself is noted first, so it happens once.
+        Crash: the wish stays until it is recorded as done, which a head that is listed by then needs no more than that
+        for. What Ebbtide does by itself is noted first, so it happens once.
         """
         by_itself = not head.rejoin_wanted
         if by_itself:
             self._handle.update(put_back=self._clock.now(), rejoin_wanted=True)
         self._add(head, access)
+        reach("head.rejoining")
         member_id = self._find_member_id(head, access)
         self._handle.set_state(
             HeadState.DOWN,

@@ -127,6 +127,7 @@ class HeadKeeper:
             joined_once=head.joined_once,
             sight=self._look(cluster, head, access),
             may_rejoin=head.rejoin_wanted or head.put_back is None,
+            rejoin_wanted=head.rejoin_wanted,
         )
         if action is not HeadAction.FOLLOW:
             self._handle.ready.clear()

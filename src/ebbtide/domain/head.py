@@ -38,8 +38,10 @@ def decide_head_action(
     joined_once: bool,
     sight: HeadSight,
     may_rejoin: bool = False,
+    rejoin_wanted: bool = False,
 ) -> HeadAction:
-    """The next action. `may_rejoin`: it was never put back, or a person asks for it.
+    """The next action. `may_rejoin`: it was never put back, or a person asks for it. `rejoin_wanted`: that it shall be
+    put back is recorded, and not yet that it was.
 
     A head is taken out of the set before its process ends, so that the set never counts on a member that is gone for
     good; and it is started before it joins, so that the set never lists one that was not there. Somebody else who takes
@@ -58,6 +60,8 @@ def decide_head_action(
         return HeadAction.JOIN
     if sight.is_listed is False:
         return HeadAction.REJOIN if may_rejoin else HeadAction.REPORT_DROPPED
+    if sight.is_listed and rejoin_wanted:
+        return HeadAction.REJOIN
     return HeadAction.FOLLOW if sight.is_secondary else HeadAction.WATCH_SYNC
 
 

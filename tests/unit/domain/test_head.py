@@ -23,7 +23,13 @@ EVERYTHING = list(itertools.product((False, True), HeadState, (False, True), SIG
 
 
 def expected_action(
-    *, is_wanted: bool, state: HeadState, joined_once: bool, sight: HeadSight, may_rejoin: bool
+    *,
+    is_wanted: bool,
+    state: HeadState,
+    joined_once: bool,
+    sight: HeadSight,
+    may_rejoin: bool,
+    rejoin_wanted: bool,
 ) -> HeadAction:
     """The rules once more, the first that holds; from what must never be done to what usually is."""
     rules = [
@@ -35,6 +41,7 @@ def expected_action(
         (not joined_once, HeadAction.JOIN),
         (sight.is_listed is False and may_rejoin, HeadAction.REJOIN),
         (sight.is_listed is False, HeadAction.REPORT_DROPPED),
+        (sight.is_listed is True and rejoin_wanted, HeadAction.REJOIN),
         (not sight.is_secondary, HeadAction.WATCH_SYNC),
         (True, HeadAction.FOLLOW),
     ]
@@ -47,9 +54,9 @@ def expected_action(
 def test_every_combination_has_the_action_of_the_first_rule_that_holds(
     is_wanted: bool, state: HeadState, joined_once: bool
 ) -> None:
-    for sight, may_rejoin in itertools.product(SIGHTS, (False, True)):
+    for sight, may_rejoin, rejoin_wanted in itertools.product(SIGHTS, (False, True), (False, True)):
         seen = {"is_wanted": is_wanted, "state": state, "joined_once": joined_once, "sight": sight}
-        seen["may_rejoin"] = may_rejoin
+        seen |= {"may_rejoin": may_rejoin, "rejoin_wanted": rejoin_wanted}
         assert expected_action(**seen) is decide_head_action(**seen)  # type: ignore[arg-type]
 
 

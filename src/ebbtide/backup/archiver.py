@@ -195,6 +195,10 @@ class _Session:
         return sorted(t for t in applied if after is None or t > after.timestamp)
 
     def _wait_without_source(self, found: NoSource) -> None:
+        """What is in hand need not wait for a source."""
+        if self._is_slice_due():
+            self._submit()
+        self._pipeline.raise_failure()
         self._observe(source="", message=found.message)
         self._stopping.wait(RETRY_SECONDS)
 

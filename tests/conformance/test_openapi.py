@@ -121,7 +121,7 @@ def test_the_request_fixture_is_taken(service: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["create-automated-oplog-restore-job", "create-automated-pit-restore-job"])
-def test_automated_fixtures_are_well_formed_and_not_offered_yet(service: Any, name: str) -> None:
+def test_automated_fixtures_are_well_formed_and_need_their_targets_consent(service: Any, name: str) -> None:
     """The fixtures' own group ids are of nobody here, so the caller's takes their place."""
     body = reference.load_json(f"fixtures/other/{name}.request.json")
     body["delivery"]["targetGroupId"] = service.group.id
@@ -129,7 +129,7 @@ def test_automated_fixtures_are_well_formed_and_not_offered_yet(service: Any, na
         body["delivery"]["targetClusterId"] = service.cluster.id
     answer = service.call("POST", f"{service.base}/restoreJobs", json=body)
     document = validate(answer, f"{CLUSTER}/restoreJobs", "POST")
-    assert document["errorCode"] == "UNSUPPORTED_DELIVERY_METHOD", document
+    assert document["errorCode"] == "CANNOT_RESTORE_TO_TARGET", document
 
 
 def test_snapshots(service: Any) -> None:

@@ -1,6 +1,7 @@
 """A real API: catalog on a real mongod, the application on a real port, an archive from a real repository."""
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -8,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import requests
 from requests.auth import HTTPDigestAuth
 
+from ebbtide.api.openapi.description import describe
 from ebbtide.api.server import build_server
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.connection import DATABASE_NAME
@@ -86,7 +90,11 @@ class Service:
         """One call with digest, as the owner unless another key is given; `path` may be a whole address."""
         user, password = key or self.owner
         address = path if path.startswith("http") else f"{self.url}{path}"
-        return requests.request(method, address, auth=HTTPDigestAuth(user, password), timeout=120, **options)
+        answer = requests.request(
+            method, address, auth=HTTPDigestAuth(user, password), timeout=120, **options
+        )
+        check_described(answer)
+        return answer
 
     def new_key(
         self,
@@ -187,6 +195,37 @@ class Service:
         if job is None:
             raise LookupError(job_id)
         return job
+
+
+@cache
+def described_paths() -> list[tuple[re.Pattern[str], str]]:
+    """Every path of the families, as a pattern and as it is described."""
+    paths = [p for p in describe()["paths"] if p.startswith("/api/") and not p.startswith("/api/oauth/")]
+    return [(re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))), path) for path in paths]
+
+
+@cache
+def validator(status: str, method: str, path: str, media_type: str) -> Any:
+    """Of an answer as it is described; None where such a status, or such a type of it, is not described."""
+    responses = describe()["paths"][path][method]["responses"]
+    response = responses.get(status, {})
+    if "$ref" in response:
+        response = describe()["components"]["responses"][status]
+    schema = response.get("content", {}).get(media_type, {}).get("schema")
+    if schema is None:
+        return None
+    return jsonschema.Draft202012Validator({**schema, "components": describe()["components"]})
+
+
+def check_described(answer: requests.Response) -> None:
+    """Whatever a test asks for, the answer is one that the API's own description knows."""
+    method, sent = str(answer.request.method).lower(), str(answer.request.path_url).partition("?")[0]
+    path = next((path for pattern, path in described_paths() if pattern.fullmatch(sent)), None)
+    if path is None or method not in describe()["paths"][path] or not answer.content:
+        return
+    found = validator(str(answer.status_code), method, path, answer.headers["Content-Type"])
+    assert found is not None, f"{method} {path}: {answer.status_code} is not described"
+    found.validate(answer.json())
 
 
 def make_cluster(name: str, group_id: GroupId, created: datetime) -> Cluster:

@@ -170,12 +170,12 @@ def test_bad_bodies_are_refused_with_every_field_named(
     assert service.catalog.restore_jobs.count(service.cluster.id) == 0
 
 
-def test_automated_restore_well_formed_is_not_offered_yet(service: Any) -> None:
+def test_a_well_formed_automated_restore_needs_its_targets_consent(service: Any) -> None:
     snapshot = service.new_snapshot()
     target = {"targetGroupId": service.group.id, "targetClusterName": "Cluster0"}
     body = {**automated(**target), "snapshotId": snapshot.id}
     answer = service.call("POST", f"{service.base}/restoreJobs", json=body)
-    assert (answer.status_code, answer.json()["errorCode"]) == (400, "UNSUPPORTED_DELIVERY_METHOD")
+    assert (answer.status_code, answer.json()["errorCode"]) == (403, "CANNOT_RESTORE_TO_TARGET")
     owner = service.new_key(Role.GROUP_OWNER, group_id=service.group.id)
     foreign = {**automated(targetGroupId=new_id(), targetClusterName="t"), "snapshotId": snapshot.id}
     answer = service.call("POST", f"{service.base}/restoreJobs", json=foreign, key=owner)

@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 
-from bench import automated_restore_rows, mongodump, oplog_rows, repository_rows, service_rows
+from bench import automated_restore_rows, mongodump, oplog_rows, replay_rows, repository_rows, service_rows
 from bench.files import iter_snapshot_files
 from bench.plain import processors
 from bench.rows import Row, as_json, render_table
@@ -106,6 +106,8 @@ def _measure(binary: Path, root: Path, *, scale: float, rounds: int) -> tuple[li
         _say("snapshots and materialisations of the head's files")
         _wait_until_aged(head)
         data_bytes = sum(path.stat().st_size for path in iter_snapshot_files(head))
+        _say("native replay")
+        rows += replay_rows.measure(binary, root, scale=scale, rounds=rounds)
         _say("an archive that catches up")
         rows += oplog_rows.measure(binary, root, rounds=rounds, scale=scale)
         return [*repository_rows.measure(head, root, rounds=rounds), *rows], data_bytes

@@ -1,9 +1,9 @@
 """What is judged of every request before any route: how large its head is, and where it comes from.
 
-The head (request line and headers) is bounded twice: `BoundedHttp` ends a connection that sends more of it than fits
-into memory's share of one caller, `Front` refuses what came whole and is still too large. Where it comes from is the
-connection's other end, unless that is a proxy of `api.trusted_proxies`: then `X-Forwarded-For` says, as far as trusted
-proxies vouch for it. Everything behind here sees that address as the client's.
+The head (request line and headers) is bounded twice: `BoundedHttp` ends a connection whose head goes on and on, `Front`
+refuses what came whole and is still too large. Where it comes from is the connection's other end, unless that is a proxy
+of `api.trusted_proxies`: then `X-Forwarded-For` says, as far as trusted proxies vouch for it. Everything behind here sees
+that address as the client's.
 """
 
 import ipaddress
@@ -35,20 +35,24 @@ class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP, for whose parser the head of a request has no end."""
 
     _in_head = False
+    _began = False
     _head_bytes = 0
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._began = True
+        self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
+        self._began = False
         super().data_received(data)
-        # After the parser: only what it could not finish is waited for, and kept.
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+        # What a head began in may be the end of a body before it, so only what came after that is counted.
+        if self._in_head and not self._began:
+            self._head_bytes += len(data)
         if self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
             self._end_with(head_too_large())
 

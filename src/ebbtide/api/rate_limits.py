@@ -18,7 +18,10 @@ from ebbtide.domain.rate_limit import Allowance, RateLimit, refill, spend, wait_
 from ebbtide.settings import Settings
 
 BUCKETS_MAX = 10_000
-"""About 3 MB of each kind."""
+"""About 4 MB of each kind."""
+
+NAME_LENGTH_MAX = 64
+"""Longer than any name that exists: what is made up must not take room."""
 
 
 class Buckets:
@@ -76,7 +79,7 @@ class FailedLogins:
 
     def wait_seconds(self, address: Address, name: str) -> float:
         """How long no attempt is judged; 0 where it is."""
-        return self._buckets.wait_seconds(site_of(address), name)
+        return self._buckets.wait_seconds(site_of(address), name[:NAME_LENGTH_MAX])
 
     def refuse_guessing(self, address: Address, name: str) -> None:
         """Raises RATE_LIMITED while attempts are not judged: a right one would tell that it is."""
@@ -84,7 +87,7 @@ class FailedLogins:
 
     def note(self, address: Address, name: str) -> None:
         """An attempt was wrong."""
-        self._buckets.take(site_of(address), name)
+        self._buckets.take(site_of(address), name[:NAME_LENGTH_MAX])
 
 
 class Limits:

@@ -89,10 +89,25 @@ def test_a_head_without_an_end_is_cut(service: Any, beginning: bytes) -> None:
     host, port = service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         try:
-            connection.sendall(beginning + b"x" * 5 * HEAD_MAX)
+            connection.sendall(beginning + b"x" * 10 * HEAD_MAX)
             assert connection.recv(1024).startswith(b"HTTP/1.1 431 ")
         except (BrokenPipeError, ConnectionResetError):
             pass  # it hung up while we still sent
+
+
+def test_a_head_that_begins_behind_a_large_body_is_taken(service: Any) -> None:
+    """Two requests in one stretch, as clients that do not wait for answers send them."""
+    host, port = service.url.removeprefix("http://").split(":")
+    body = b"x" * 200_000
+    first = (
+        f"POST /api/oauth/token HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(first + b"GET /health/live HTTP/1.1\r\nHo")
+        connection.sendall(b"st: x\r\nConnection: close\r\n\r\n")
+        with connection.makefile("rb") as answers:
+            text = answers.read()
+    assert (text.count(b"HTTP/1.1 413 "), text.count(b"HTTP/1.1 200 ")) == (1, 1)
 
 
 def test_a_forwarded_address_counts_only_from_a_trusted_proxy(start_service: Callable[..., Any]) -> None:

@@ -116,6 +116,8 @@ class AutomatedRun:
         """A step of an attempt; nothing where an earlier one had compared everything, and only its end is missing."""
 
         def run() -> None:
+            # The heartbeat hears of a cancellation a little later; no step begins that nobody wants any more.
+            self._job()
             if self._record().target_state is not TargetState.RESTORED:
                 step()
 

@@ -1,6 +1,6 @@
 """A replica set under backup that is a target of restores, and how tests restore into it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,7 @@ class Restoring:
         return found
 
 
-def make_target(installation: Any, lab: ReplicaSetLab, name: str = "shop") -> Cluster:
+def _make_target(installation: Any, lab: ReplicaSetLab, name: str = "shop") -> Cluster:
     """Register a lab, and make it a target, as a user that may do just what a restore takes."""
     cluster = installation.register_and_follow(lab, name)
     account = RestoreAccount()
@@ -86,6 +86,12 @@ def make_target(installation: Any, lab: ReplicaSetLab, name: str = "shop") -> Cl
     )
 
 
+@pytest.fixture(scope="session")
+def make_target() -> Callable[..., Cluster]:
+    """`make_target(installation, lab, name)`."""
+    return _make_target
+
+
 @pytest.fixture(scope="module")
 def restoring(shared_installation: Any, shared_keyfile_lab: ReplicaSetLab) -> Iterator[Restoring]:
     """A set with a keyfile and a small workload, followed by a head, archived, and made a target; a worker works."""
@@ -94,7 +100,7 @@ def restoring(shared_installation: Any, shared_keyfile_lab: ReplicaSetLab) -> It
     with lab.client() as client:
         workload.load(client, seed=7, scale=0.02)
     with shared_installation.working():
-        cluster = make_target(shared_installation, lab)
+        cluster = _make_target(shared_installation, lab)
         yield Restoring(installation=shared_installation, lab=lab, cluster=cluster)
         shared_installation.remove(cluster)
     lab.reset()

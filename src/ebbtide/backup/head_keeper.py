@@ -26,6 +26,7 @@ from ebbtide.domain.head import HeadAction, HeadSight, decide_head_action
 from ebbtide.domain.ids import ClusterId
 from ebbtide.errors import EbbtideError, HeadUnavailable, LeaseLost, MongodError
 from ebbtide.mongod import deployment
+from ebbtide.mongod.log_rotation import rotate_log
 
 TICK_SECONDS = 1.0
 
@@ -166,6 +167,8 @@ class HeadKeeper:
             self._recover_lock(head, access)
         self._certificate.tend(cluster, head, access)
         is_secondary = self._ask_secondary(access)
+        if is_secondary:  # so it is past its start, in which the signal would end it
+            rotate_log(process)
         if head.joined_once and cluster.state is ClusterState.ACTIVE:
             follows = is_secondary or head.state is HeadState.SYNCING
             self._joining.look_whether_listed(head, access, follows=follows)

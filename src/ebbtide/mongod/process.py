@@ -296,6 +296,10 @@ class MongodProcess:
             )
         self._remove_identity()
 
+    def rotate_log(self) -> bool:
+        """Ask it to move its log aside and to begin another; False if it is gone."""
+        return self._signal(signal.SIGUSR1)
+
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines that this mongod logged, oldest first, long ones cut."""
         return _read_log_tail(self.options.log_path, lines=lines, start_bytes=self._log_start_bytes)

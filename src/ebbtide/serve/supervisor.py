@@ -30,6 +30,7 @@ from ebbtide.clock import SystemClock
 from ebbtide.data_directory import DataDirectory
 from ebbtide.errors import MongodError, NotFound
 from ebbtide.listen import external_url, resolve_listen
+from ebbtide.mongod.log_rotation import rotate_log
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.processes import dies_with_parent
 from ebbtide.repository.repository import Repository
@@ -156,7 +157,10 @@ class Supervisor:
 
     def _keep_catalog(self) -> None:
         process = self._catalog_process
-        if process is None or process.is_running():
+        if process is None:
+            return
+        if process.is_running():
+            rotate_log(process)
             return
         _log.error("catalog.died", message="the catalog's mongod is gone; it is started again")
         try:

@@ -20,7 +20,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 
-from bench import automated_restore_rows, mongodump, oplog_rows, replay_rows, repository_rows, service_rows
+from bench import (
+    api_rows,
+    automated_restore_rows,
+    mongodump,
+    oplog_rows,
+    replay_rows,
+    repository_rows,
+    service_rows,
+)
 from bench.files import iter_snapshot_files
 from bench.plain import processors
 from bench.rows import Row, as_json, render_table
@@ -96,6 +104,7 @@ def _measure(binary: Path, root: Path, *, scale: float, rounds: int) -> tuple[li
             *service_rows.measure_pauses(large, first, rounds=rounds),
             service_rows.measure_ready(large, small, rounds=rounds),
             service_rows.measure_download(large, root, rounds=rounds),
+            *api_rows.measure(large, rounds=rounds),
         ]
         rows += mongodump.measure(large, root, seconds_of_snapshot=seconds_of_snapshot)
         service.terminate()

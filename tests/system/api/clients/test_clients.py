@@ -137,9 +137,9 @@ def test_authlib_fetches_uses_and_revokes_a_token(
 
 
 def environment() -> dict[str, str]:
-    """Without proxies; with the Node that `make test` puts beside Python where the machine has none."""
+    """Without proxies; with the Node that `make test` puts beside Python where the machine has none that will do."""
     direct = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    return direct | {"PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"}
+    return direct | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")

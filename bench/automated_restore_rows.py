@@ -26,7 +26,7 @@ from bench.rows import Row, faster
 from ebbtide.domain.automated_restore import RestoreScope
 from ebbtide.restore.load.creation import create_collections
 from ebbtide.restore.load.documents import load_documents
-from ebbtide.restore.load.indexes import build_indexes
+from ebbtide.restore.load.indexes import build_indexes, creatable
 from ebbtide.restore.load.inventory import read_inventory
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load
 from ebbtide.restore.load.removal import execute_removal
@@ -190,12 +190,10 @@ def _iter_batches(collection: Collection[Any], size: int) -> Iterator[list[Any]]
 
 
 def _create_indexes(target: Client, planned: PlannedCollection) -> None:
-    if planned.plain_indexes:
-        target[planned.target[0]].command(
-            "createIndexes",
-            planned.target[1],
-            indexes=[dict(index.specification) for index in planned.plain_indexes],
-        )
+    is_collated = "collation" in planned.held.options
+    indexes = [creatable(index.specification, is_collated=is_collated) for index in planned.plain_indexes]
+    if indexes:
+        target[planned.target[0]].command("createIndexes", planned.target[1], indexes=indexes)
 
 
 # --- the server's own tool --------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ def build_indexes(
 ) -> None:
     """Build the indexes of the plan's collections, except TTL indexes.
 
-    `on_built` gets a namespace of the source and how many indexes it has got, from the caller's thread. Raises Unreachable, DeploymentError, and what `check` raises.
+    `on_built` gets a namespace of the source and how many indexes it has got, from the caller's thread. Raises
+    Unreachable, DeploymentError, and what `check` raises; builds that run are aborted then.
     """
     todo = [planned for planned in plan.collections if planned.plain_indexes]
     # Those that take long first.
@@ -66,9 +67,7 @@ def run_builds(
             _watch(builds, check, on_built)
         except BaseException:
             stopping.set()
-            for build, item in builds.items():
-                if build.running():
-                    _abort(target, *item)
+            _abort_all(target, builds)
             raise
 
 
@@ -119,6 +118,15 @@ def creatable(specification: Raw, *, is_collated: bool) -> Document:
     if is_collated and "collation" not in found:
         found["collation"] = {"locale": "simple"}
     return found
+
+
+def _abort_all(target: Client, builds: _Builds) -> None:
+    """Again and again until none runs: a build may only just be on its way to the server."""
+    running = {build for build in builds if not build.cancel() and not build.done()}
+    while running:
+        for build in running:
+            _abort(target, *builds[build])
+        _, running = wait(running, timeout=_CHECK_SECONDS)
 
 
 def _abort(target: Client, planned: PlannedCollection, indexes: Sequence[Index]) -> None:

@@ -156,3 +156,23 @@ def test_the_load_waits_for_whoever_archives_the_oplog(story: Any) -> None:
     position = OplogTimestamp.from_bson(answer["operationTime"])
     waiting.join(60)
     assert not waiting.is_alive()
+
+
+def test_a_build_that_runs_is_ended_when_nobody_wants_it_any_more(story: Any) -> None:
+    plan = story.plan("shop.orders", "shop.customers", "shop.products")
+    story.begin(plan)
+    story.load(plan)
+    cancelling = Cancelling()
+    timer = threading.Timer(0.01, cancelling.cancel)
+    timer.start()
+    try:
+        # Whether it comes in the middle of a build or after the last: nothing is left half done.
+        build_indexes(story.target, plan, check=cancelling)
+    except JobCancelled:
+        pass
+    timer.join()
+    building = {"op": "command", "command.createIndexes": {"$exists": True}}
+    with story.target.admin.aggregate([{"$currentOp": {}}, {"$match": building}]) as found:
+        assert list(found) == []
+    story.index(plan)
+    assert story.differences(plan) == ()

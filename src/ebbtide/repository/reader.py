@@ -81,7 +81,7 @@ def read_span(store: ReplicaSetStore, recipe: Recipe, span: Span, *, what: str) 
     for index, stored in iter_stored(recipe, span, data):
         if stored_crc(stored) != recipe.crcs[index]:
             raise IntegrityError(name, f"block {index} of {what} does not match its CRC")
-    raise IntegrityError(name, f"bytes {span.offset} … of {what} changed while they were looked at")
+    raise IntegrityError(name, f"the blocks of {what} do not match their CRCs together")
 
 
 def iter_stored(recipe: Recipe, span: Span, data: bytes) -> Iterator[tuple[int, memoryview]]:

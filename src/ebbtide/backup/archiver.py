@@ -17,20 +17,16 @@ from datetime import datetime, timedelta
 import structlog
 from pymongo.errors import PyMongoError
 
-from ebbtide.backup.archive_gaps import ask_for_base, record_gaps
+from ebbtide.backup.archive_gaps import ask_for_base
 from ebbtide.backup.archive_pipeline import ArchiverStopped, SlicePipeline, StoredSlice
+from ebbtide.backup.archive_record import ArchiveRecord
 from ebbtide.backup.archive_sources import ArchiveSources, NoSource, Source
 from ebbtide.backup.context import BackupContext
-from ebbtide.crash_points import reach
-from ebbtide.domain.archive_state import ArchiveState, is_behind, lag_at
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
-from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId
-from ebbtide.domain.oplog import chains
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
-from ebbtide.events import record_event
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.draft import SLICE_BYTES_TARGET, SliceDraft
 from ebbtide.repository.repository import ReplicaSetStore
@@ -38,7 +34,6 @@ from ebbtide.storage.throttled import stoppable
 
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.5
-OBSERVE_SECONDS = 2.0
 BASE_SECONDS = 5.0
 CLOSE_SHARE = 0.8
 """A slice closes this part of `oplog.slice_seconds` after its first entry: storing it takes a moment too."""
@@ -96,48 +91,39 @@ class _Session:
     def __init__(
         self, cluster: Cluster, context: BackupContext, stopping: threading.Event, *, trouble: str
     ) -> None:
-        """`trouble` ended the session before; it is shown until a slice is stored."""
-        self._trouble = trouble
-        self._cluster = cluster
+        """`trouble` ended the session before."""
         self._context = context
         self._catalog = context.catalog
         self._clock = context.clock
         self._stopping = stopping
         storage = stoppable(context.repository.storage, self._check)
-        self._archive = OplogArchive(
+        archive = OplogArchive(
             ReplicaSetStore(storage, cluster_id=cluster.id, replica_set_name=cluster.replica_set_name)
         )
+        self._record = ArchiveRecord(cluster, archive, context, trouble=trouble)
         self._slice_seconds = context.settings.number("oplog.slice_seconds")
-        slices = self._archive.slices()
-        newest = self._archive.newest()
-        self._submitted: OpTime | None = None if newest is None else newest.last
+        self._submitted = self._record.archived_to
         self._gap_after: OpTime | None = None
-        self._gap_reason = "it was found when the archive was looked at"
-        self._state = self._begin_state(chains(slices)[-1].range.first if slices else None)
-        self._complete_through = self._known_through()
         self._draft: SliceDraft | None = None
         self._lost_since: float | None = None
         self._locked_since: float | None = None
-        self._looked_at = self._observed_at = self._base_at = float("-inf")
+        self._looked_at = self._base_at = float("-inf")
         self._is_drained = False
         self._is_over = False
         self._head_lag = 0.0
         self._window: float | None = None
         self._pipeline = SlicePipeline(
-            self._archive, on_stored=self._on_stored, check=self._check, name=f"oplog {cluster.name}"
+            archive, on_stored=self._on_stored, check=self._check, name=f"oplog {cluster.name}"
         )
 
     def run(self) -> None:
         try:
-            self._state = record_gaps(
-                self._cluster, self._state, self._archive, reason=self._gap_reason, context=self._context
-            )
             while not self._is_over and not self._stopping.is_set():
                 source = self._find_source()
                 if isinstance(source, NoSource):
                     self._wait_without_source(source)
                     continue
-                _log.info("oplog.tailing", cluster_id=self._cluster.id, source=source.address)
+                _log.info("oplog.tailing", cluster_id=self._record.cluster.id, source=source.address)
                 try:
                     self._follow(source)
                 finally:
@@ -155,14 +141,16 @@ class _Session:
         head = self._look()
         if head is None:
             return NoSource(message="the cluster has no head", is_lost=False, is_certain=False)
-        sources = ArchiveSources(self._context.access(self._cluster), head, head_lag_max=self._slice_seconds)
+        sources = ArchiveSources(
+            self._context.access(self._record.cluster), head, head_lag_max=self._slice_seconds
+        )
         position = self._position
         if position is not None:
             found = sources.follow(position)
             if not isinstance(found, NoSource) or not self._is_gap(found):
                 return found
             self._gap_after = position
-            self._gap_reason = found.message
+            self._record.gap_reason = found.message
             self._submit()  # what is in hand ends the chain
             self._submitted = None
         if self._gap_after is None and head.state is not HeadState.FOLLOWING:
@@ -190,7 +178,7 @@ class _Session:
 
     def _wanted_starts(self, after: OpTime | None) -> list[OplogTimestamp]:
         """T_a of the complete snapshots, oldest first: with the entry there in the archive, they are bases."""
-        complete = self._catalog.snapshots.list_in_state(self._cluster.id, SnapshotState.COMPLETE)
+        complete = self._catalog.snapshots.list_in_state(self._record.cluster.id, SnapshotState.COMPLETE)
         applied = [s.applied_timestamp for s in complete if s.applied_timestamp is not None]
         return sorted(t for t in applied if after is None or t > after.timestamp)
 
@@ -208,7 +196,6 @@ class _Session:
         """Read until it is better to look for a source again; what was read stays in hand."""
         since = self._clock.monotonic()
         self._window = source.window_seconds
-        self._observed_at = float("-inf")
         while not self._stopping.is_set():
             try:
                 self._take(source.tail.next_batch())
@@ -232,7 +219,7 @@ class _Session:
         self._is_drained = not batch
         if not batch:
             if self._draft is None and self._pipeline.is_idle:
-                self._complete_through = self._now_at_source()
+                self._record.complete_through = self._now_at_source()
             return
         if self._draft is None:
             self._draft = SliceDraft(predecessor=self._submitted, opened=self._clock.monotonic())
@@ -248,7 +235,7 @@ class _Session:
 
     def _is_wanted(self) -> bool:
         """Whether somebody waits for more than what was submitted."""
-        wanted = self._state.wanted
+        wanted = self._record.state.wanted
         return wanted is not None and (self._submitted is None or self._submitted.timestamp < wanted)
 
     def _submit(self) -> None:
@@ -287,117 +274,26 @@ class _Session:
         """The head's record; the cluster's and the archive's are taken anew too."""
         self._looked_at = self._clock.monotonic()
         self._check()
-        cluster = self._catalog.clusters.find(self._cluster.id)
+        cluster = self._catalog.clusters.find(self._record.cluster.id)
         if cluster is None or cluster.state is not ClusterState.ACTIVE:
             self._is_over = True
             return None
-        self._cluster = cluster
-        self._state = self._catalog.archives.find(cluster.id) or self._begin_state(None)
+        self._record.refresh(cluster)
         if self._clock.monotonic() - self._base_at >= BASE_SECONDS:
             self._base_at = self._clock.monotonic()
-            ask_for_base(cluster, self._state, self._context)
+            ask_for_base(cluster, self._record.state, self._context)
         head = self._catalog.heads.find(cluster.id)
         self._head_lag = (head.lag_seconds or 0.0) if head is not None else 0.0
         return head
 
-    def _begin_state(self, chain_first: OpTime | None) -> ArchiveState:
-        state = self._catalog.archives.begin(
-            ArchiveState(id=self._cluster.id, observed=self._clock.now(), chain_first=chain_first)
-        )
-        if self._submitted is not None and state.archived_to != self._submitted:
-            # A slice was stored, and the catalog not told: the repository is right.
-            changes = {"archived_to": self._submitted, "chain_first": chain_first or state.chain_first}
-            state = self._catalog.archives.update(self._cluster.id, **changes) or state
-        return state
-
-    def _known_through(self) -> datetime | None:
-        """Up to when the archive was complete when it was last looked at."""
-        lag = lag_at(self._state, self._clock.now())
-        if lag is not None:
-            return self._clock.now() - timedelta(seconds=lag)
-        return None if self._submitted is None else self._submitted.timestamp.date
-
     def _on_stored(self, stored: StoredSlice) -> None:
         """In the pipeline's thread."""
-        self._complete_through = stored.complete_through
-        self._trouble = ""
-        changes: dict[str, object] = {}
+        self._record.note_stored(stored)
         if stored.piece.predecessor is None:
-            changes["chain_first"] = stored.piece.first
-        try:
-            state = self._catalog.archives.update(
-                self._cluster.id,
-                archived_to=stored.piece.last,
-                archived_wall=stored.last_wall,
-                observed=self._clock.now(),
-                lag_seconds=self._lag(),
-                **changes,
-            )
-            if state is not None and stored.piece.predecessor is None:
-                record_gaps(
-                    self._cluster, state, self._archive, reason=self._gap_reason, context=self._context
-                )
-                self._gap_after = None
-        except EbbtideError as error:
-            # The slice is stored all the same; the next one tells of both.
-            _log.warning("oplog.state_not_recorded", message=error.message)
-        else:
-            reach("oplog.state_recorded")
-
-    def _lag(self) -> float | None:
-        if self._complete_through is None:
-            return None
-        return max(0.0, (self._clock.now() - self._complete_through).total_seconds())
+            self._gap_after = None
 
     def _observe(self, *, source: str, message: str) -> None:
-        """Record how far behind the archive is, every few seconds, or at once where the source changed."""
-        now = self._clock.monotonic()
-        if now - self._observed_at < OBSERVE_SECONDS and source == self._state.source:
-            return
-        self._observed_at = now
-        lag = self._lag()
-        behind = lag is not None and is_behind(
-            lag,
-            window_seconds=self._window,
-            slice_seconds=self._slice_seconds,
-            was_behind=self._state.is_behind,
-        )
-        was_behind = self._state.is_behind
-        updated = self._catalog.archives.update(
-            self._cluster.id,
-            observed=self._clock.now(),
-            lag_seconds=lag,
-            source=source,
-            message=message or self._trouble,
-            is_behind=behind,
-        )
-        self._state = updated or self._state
-        if behind and not was_behind:
-            self._tell_behind(lag or 0.0)
-        elif was_behind and not behind:
-            self._tell_caught_up()
-
-    def _tell_behind(self, lag: float) -> None:
-        record_event(
-            self._catalog,
-            self._clock,
-            level=EventLevel.WARNING,
-            kind="oplog.behind",
-            message=f"the oplog archive of {self._cluster.name} is {lag:.0f} s behind",
-            group_id=self._cluster.group_id,
-            cluster_id=self._cluster.id,
-        )
-
-    def _tell_caught_up(self) -> None:
-        record_event(
-            self._catalog,
-            self._clock,
-            level=EventLevel.INFO,
-            kind="oplog.caught_up",
-            message=f"the oplog archive of {self._cluster.name} is up to date again",
-            group_id=self._cluster.group_id,
-            cluster_id=self._cluster.id,
-        )
+        self._record.observe(source=source, message=message, window_seconds=self._window)
 
 
 def _is_current(head: Head, lag_max: float) -> bool:

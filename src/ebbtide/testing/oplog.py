@@ -1,12 +1,11 @@
 """Comparing an oplog archive with the oplog that it was made of, entry by entry; and made-up entries to archive."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import bson
 from blake3 import blake3
 from bson import Timestamp
-from pymongo import MongoClient
 
 from ebbtide.backup.archive_wait import newest_committed, wait_until_archived
 from ebbtide.backup.context import BackupContext
@@ -18,7 +17,6 @@ from ebbtide.oplog.entries import entry_starts, optime_at
 from ebbtide.repository.repository import never_cancelled
 from ebbtide.testing.lab import ReplicaSetLab
 
-Document = dict[str, Any]
 Fingerprint = tuple[OplogTimestamp, str]
 
 ARCHIVE_SECONDS = 120.0
@@ -41,11 +39,18 @@ def archived_between(archive: OplogArchive, covered: OplogRange) -> list[Fingerp
     return [found for batch in batches for found in fingerprints(batch.raw)]
 
 
-def set_between(client: MongoClient[Document], covered: OplogRange) -> list[Fingerprint]:
-    """The entries of a member's own oplog beyond the first of a range."""
+def set_between(lab: ReplicaSetLab, covered: OplogRange) -> list[Fingerprint]:
+    """The set's own entries beyond the first of a range.
+
+    Of all members together: after its initial sync a member's oplog begins with that, and not with the set.
+    """
     bounds = {"$gt": covered.first.timestamp.to_bson(), "$lte": covered.last.timestamp.to_bson()}
-    batches = cast(Iterable[bytes], client.local["oplog.rs"].find_raw_batches({"ts": bounds}))
-    return [found for batch in batches for found in fingerprints(batch)]
+    found: set[Fingerprint] = set()
+    for member in lab.members:
+        with lab.member_client(member.index) as client:
+            batches = cast(Iterable[bytes], client.local["oplog.rs"].find_raw_batches({"ts": bounds}))
+            found |= {entry for batch in batches for entry in fingerprints(batch)}
+    return sorted(found)
 
 
 def make_entry(seconds: int, increment: int = 1, *, term: int = 1, payload: bytes = b"") -> bytes:
@@ -92,8 +97,7 @@ def differing_history(context: BackupContext, cluster: Cluster, lab: ReplicaSetL
     archive = archive_of(context, cluster)
     covered = archive.ranges()[-1]
     lab.wait_until_replicated()
-    with lab.client() as client:
-        theirs = set_between(client, covered)
+    theirs = set_between(lab, covered)
     ours = archived_between(archive, covered)
     if len(set(ours)) != len(ours) or covered.last < newest:
         raise ValueError("the archive holds an entry twice, or lacks the newest one")

@@ -465,8 +465,7 @@ class Owner:
 
     def oplog_between(self, covered: OplogRange) -> list[tuple[OplogTimestamp, str]]:
         """The set's own entries beyond the first of a range."""
-        with self.lab.client() as client:
-            return set_between(client, covered)
+        return set_between(self.lab, covered)
 
     # The head
 

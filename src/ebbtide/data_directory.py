@@ -6,7 +6,7 @@
     DATA/repository/           snapshots
     DATA/catalog/              the private catalog's mongod: files, log, version mark
     DATA/heads/<cluster id>/   a head: its files, log, keyfile
-    DATA/scratch/<job id>/     what a restore works on: a full copy of the data, for as long as it takes
+    DATA/scratch/…/            what a restore works on: a full copy of the data, for as long as it takes
     DATA/run/                  sockets and process identities, 0700
 
 DATA itself is 0700: it holds full copies of the data, and the keys to them.

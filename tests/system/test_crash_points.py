@@ -274,7 +274,8 @@ def test_a_point_in_time_finishes_after_a_crash_at_each_of_its_points(shop: Shop
 
     assert job["pointInTime"] is True
     assert len(archive) == shop.owner.restore_progress(job_id)["archiveBytes"]
-    assert list((shop.service.data / "scratch").iterdir()) == []
+    scratch = shop.service.data / "scratch"
+    shop.service.wait_until(lambda: not list(scratch.iterdir()), "what the killed workers left to be wiped")
     assert shop.owner.damage() == []
 
 

@@ -178,7 +178,9 @@ class ReplicaSetStore:
         check_owner()
         self.storage.put(name, [encoded])
 
-    def commit_result(self, manifest: Manifest, *, base: Manifest) -> None:
+    def commit_result(
+        self, manifest: Manifest, *, base: Manifest, check_owner: Callable[[], None] = never_cancelled
+    ) -> None:
         """As `commit`, for a replayed result: its manifest is DELIVER_ONLY, and its id stands for a ResultId.
 
         A result that was committed before is left as it is: who begins again looks for it first.
@@ -189,6 +191,7 @@ class ReplicaSetStore:
         if self.has_result(result_id):
             return
         self._require_objects(manifest, base)
+        check_owner()
         self.storage.put(self.result_name(result_id), [encoded])
 
     def has_snapshot(self, snapshot_id: SnapshotId) -> bool:

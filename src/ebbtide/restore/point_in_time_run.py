@@ -179,6 +179,7 @@ class PointInTimeRun:
             now=self._context.clock.now(),
             progress=self._run.progress,
             check=check,
+            check_owner=self._run.check_owner,
         )
 
     def _load(self) -> RestoreJob | None:
@@ -214,7 +215,7 @@ class PointInTimeRun:
         """What a cancelled attempt stored, prune would find too; it need not wait for that."""
         job = self._catalog.restore_jobs.find(self._id)
         if job is not None and not self._store(job).has_result(result_id_of(job)):
-            self._store(job).discard_result_attempts(result_id_of(job))
+            self._store(job).discard_result_attempts(result_id_of(job), check_owner=self._run.check_owner)
 
     def _say_damaged(self, base: Snapshot, error: EbbtideError) -> None:
         self._catalog.damage.note(

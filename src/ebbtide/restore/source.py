@@ -1,6 +1,6 @@
 """A scratch dbpath that holds the data of one restore point, and a mongod on it: where every restore reads from.
 
-    DATA/scratch/<restore job id>/    0700: the files of a snapshot, brought to the moment asked for
+    DATA/scratch/<restore job id>.<end of the worker's id>/    0700: a snapshot's files, brought to the moment asked for
 
     lay down   the snapshot's files, every block verified
     replay     where a moment beyond (or before the end of) the snapshot was asked for: `restore.replay`
@@ -9,6 +9,7 @@
 Invariants
   * the data is at `restored`, by the server's own word, or there is no BuiltSource
   * an attempt begins with an empty directory: nothing of an interrupted one is ever gone on with
+  * each worker has directories of its own: one that lost a job without knowing it wipes nothing of the next one's
 Crash: a directory that the next attempt wipes, or `sweep_scratch` once its job has ended; a mongod in it ends with the
 thread that started it, and is looked for before the directory is wiped.
 """
@@ -147,8 +148,13 @@ def started_source(built: BuiltSource, *, check: Callable[[], None]) -> Iterator
 
 
 def scratch_directory(context: BackupContext, job_id: str) -> Path:
-    """Where the restore of this job has its files."""
-    return context.directory.scratch / job_id
+    """Where this worker has the files of a job's restore."""
+    return context.directory.scratch / f"{job_id}.{_mark(context.worker_id)}"
+
+
+def _mark(worker_id: str) -> str:
+    """What tells workers of one data directory apart, and is short: a path to a socket must not be long."""
+    return worker_id[-8:]
 
 
 def wipe_scratch(directory: Path) -> None:
@@ -162,11 +168,16 @@ def wipe_scratch(directory: Path) -> None:
 
 
 def sweep_scratch(context: BackupContext) -> None:
-    """Wipe the directories of jobs that no worker holds: theirs died. Only for the thread that claims jobs."""
+    """Wipe what no worker works on: directories of jobs that are over or another worker's, whose worker died.
+
+    Only for the thread that claims jobs.
+    """
     scratch = context.directory.scratch
     for directory in scratch.iterdir() if scratch.is_dir() else ():
-        work = context.catalog.jobs.find(job_id(JobKind.RESTORE, directory.name))
-        if work is None or work.state is not JobState.RUNNING:
+        subject, _, mark = directory.name.partition(".")
+        work = context.catalog.jobs.find(job_id(JobKind.RESTORE, subject))
+        holder = None if work is None or work.state is not JobState.RUNNING else work.lease_worker_id
+        if holder is None or _mark(holder) != mark:
             wipe_scratch(directory)
 
 

@@ -41,10 +41,14 @@ def store_result(
     now: datetime,
     progress: ProgressReporter,
     check: Callable[[], None],
+    check_owner: Callable[[], None],
 ) -> Manifest:
-    """Store the files of a replayed source, whose mongod has ended, and make them a result. Raises as `store_files`."""
+    """Store the files of a replayed source, whose mongod has ended, and make them a result. Raises as `store_files`.
+
+    `check_owner` is called before what only the job's owner may do, and raises where that is another worker by now.
+    """
     result_id = result_id_of(job)
-    store.discard_result_attempts(result_id)
+    store.discard_result_attempts(result_id, check_owner=check_owner)
     stored = store_files(
         store,
         _list_sources(built),
@@ -58,7 +62,7 @@ def store_result(
     )
     reach("replay.stored")
     manifest = _make_manifest(built, job, stored, now=now)
-    store.commit_result(manifest, base=built.manifest)
+    store.commit_result(manifest, base=built.manifest, check_owner=check_owner)
     return manifest
 
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 
 from ebbtide.backup.archive_wait import newest_committed
 from ebbtide.domain.cluster import Cluster
-from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.ids import ClusterId, new_id
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import DeliveryStatus, RestoreJob, RestoreStatus
 from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal, Resolution, RestorePoint
+from ebbtide.domain.result import result_id_of
 from ebbtide.repository.repository import never_cancelled
 from ebbtide.restore.job_archive import open_archive
 from ebbtide.restore.requesting import cancel_restore_job, request_http_restore
@@ -22,6 +25,7 @@ from ebbtide.restore.scratch_mongod import ScratchFiles, running
 from ebbtide.testing import workload
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.worker.pruning import Pruning
 
 Hashes = dict[str, dict[str, str]]
 
@@ -132,6 +136,29 @@ def test_now_and_a_moment_before_a_drop(
     assert done.id not in list(store.iter_snapshot_ids())
     result = store.load_result(done.result_id)
     assert result.new_stored_bytes < result.stored_bytes
+    require_pruned_once_over(shared_installation, earlier, kept=now)
+
+
+def require_pruned_once_over(installation: Any, over: RestoreJob, *, kept: RestoreJob) -> None:
+    """Prune removes a result when its job is over; one that can be downloaded still stays."""
+    context = installation.context
+    cancel_restore_job(over, catalog=context.catalog, clock=context.clock, actor="test")
+    run = PruneRun(
+        id=new_id(),
+        requested=context.clock.now(),
+        requested_by="test",
+        dry_run=False,
+        state=PruneState.RUNNING,
+    )
+
+    def is_done() -> bool:
+        # A result that is just being hashed, and prune by itself, go first.
+        Pruning(context, threading.Event()).run(run)
+        store = context.repository.replica_set(over.cluster_id, over.replica_set_name)
+        assert store.has_result(result_id_of(kept))
+        return not store.has_result(result_id_of(over))
+
+    installation.wait_until(is_done, seconds=60, what="the result to be pruned")
 
 
 def test_a_damaged_base_is_passed_over(

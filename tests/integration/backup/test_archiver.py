@@ -96,7 +96,9 @@ def test_while_the_head_is_locked_another_member_is_tailed(
         with shared_lab.client() as client:
             client.shop.things.insert_one({"during": "lock"})
         assert differing_history(shared_installation.context, followed, shared_lab) == []
-        assert source_of(shared_installation, followed) not in ("", head)
+        shared_installation.wait_until(
+            lambda: source_of(shared_installation, followed) not in ("", head), what="another source"
+        )
     shared_installation.wait_until(
         lambda: source_of(shared_installation, followed) == head, what="the head to be tailed again"
     )

@@ -24,10 +24,9 @@ from ebbtide.restore.load.creation import create_collections, create_views
 from ebbtide.restore.load.documents import load_documents
 from ebbtide.restore.load.expiry import start_expiry
 from ebbtide.restore.load.indexes import build_indexes
-from ebbtide.restore.load.inventory import Inventory, read_inventory
-from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load
+from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Inventory, read_inventory
+from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load, plan_removals
 from ebbtide.restore.load.removal import execute_removal
-from ebbtide.restore.preflight import list_removed
 
 Client = MongoClient[dict[str, Any]]
 
@@ -117,9 +116,10 @@ class TargetLoad:
         )
 
     def compare(self) -> Comparison:
-        """The target with its source."""
+        """The target with its source; what was removed and not put in place again must be gone."""
         self._run.progress.phase("comparing", total=self.plan.documents, unit="documents")
-        return compare(
+        leftovers = find_leftovers(self.plan, read_inventory(self._writer))
+        compared = compare(
             self._source,
             self._writer,
             self.plan,
@@ -127,6 +127,8 @@ class TargetLoad:
             digests=self._record.compares,
             on_compared=lambda _, documents: self._run.progress.advance(documents),
         )
+        still_there = tuple(f"{namespace}: still there" for namespace in leftovers)
+        return replace(compared, differences=compared.differences + still_there)
 
     def complete(self) -> None:
         """What comes after the comparison, as it changes what was compared: from here on documents expire."""
@@ -150,11 +152,25 @@ def plan_for(record: AutomatedRestore, source: Inventory, target: Inventory) -> 
     if record.undoes is None or scope.is_everything:
         return plan_load(source, target, scope)
     there = tuple(namespace for namespace in scope.namespaces if source.of(namespace))
-    removals = list_removed(target, scope)
+    removals = plan_removals(target, scope)
     if not there:
         nothing = plan_load(Inventory(held={}), Inventory(held={}), RestoreScope())
         return replace(nothing, scope=scope, removals=removals)
     return replace(plan_load(source, target, RestoreScope(namespaces=there)), scope=scope, removals=removals)
+
+
+def find_leftovers(plan: LoadPlan, target: Inventory) -> tuple[str, ...]:
+    """Namespaces that were to go for good, and are on the target. Pure."""
+    targets = [planned.target for planned in plan.collections] + [view.target for view in plan.views]
+    gone = {name for removal in plan.removals for name in removal.drops} - {
+        ".".join(name) for name in targets
+    }
+    # The collection of stored functions stays, empty, as long as its database does.
+    return tuple(sorted(name for name in gone & target.held.keys() if not _is_emptied_only(name)))
+
+
+def _is_emptied_only(namespace: str) -> bool:
+    return namespace.partition(".")[2] == STORED_FUNCTIONS
 
 
 def _own_accounts(target: Cluster) -> list[str]:

@@ -12,8 +12,8 @@ from ebbtide.domain.cluster import Cluster
 from ebbtide.errors import Refused
 from ebbtide.mongod.deployment import get_fcv, run_admin, translated_errors
 from ebbtide.restore.consent import find_missing_roles
-from ebbtide.restore.load.inventory import Inventory, read_inventory
-from ebbtide.restore.load.plan import Removal
+from ebbtide.restore.load.inventory import read_inventory
+from ebbtide.restore.load.plan import Removal, plan_removals
 
 Document = dict[str, Any]
 Client = MongoClient[Document]
@@ -30,7 +30,7 @@ def require_fit(
 
     `client` is the account that writes, and finds the primary.
     """
-    removed = list_removed(read_inventory(client), scope)
+    removed = plan_removals(read_inventory(client), scope)
     facts = gather_facts(client, cluster, removed)
     problems = judge_target(facts, source)
     if problems:
@@ -53,19 +53,6 @@ def gather_facts(client: Client, cluster: Cluster, removed: tuple[Removal, ...])
         needs_login=needs_login,
         free_bytes=_free_bytes(client),
         removed_bytes=sum(found.size_bytes for found in removed),
-    )
-
-
-def list_removed(inventory: Inventory, scope: RestoreScope) -> tuple[Removal, ...]:
-    """What is on the target now and makes way, as people know it. The server's own is never among it."""
-    sizes: dict[str, tuple[int, int]] = {}
-    for held in inventory.held.values():
-        if not scope.written or held.shown in scope.written:
-            documents, size_bytes = sizes.get(held.shown, (0, 0))
-            sizes[held.shown] = (documents + held.documents, size_bytes + held.size_bytes)
-    return tuple(
-        Removal(namespace=namespace, documents=documents, size_bytes=size_bytes)
-        for namespace, (documents, size_bytes) in sorted(sizes.items())
     )
 
 

@@ -7,8 +7,8 @@ from ebbtide.oplog.archive import OplogArchive
 from ebbtide.repository.repository import Repository
 from ebbtide.restore.automated_request import AutomatedRequest
 from ebbtide.restore.load.inventory import read_inventory
-from ebbtide.restore.load.plan import Removal
-from ebbtide.restore.preflight import gather_facts, list_removed
+from ebbtide.restore.load.plan import Removal, plan_removals
+from ebbtide.restore.preflight import gather_facts
 from ebbtide.restore.target_access import TargetAccess
 from ebbtide.sealing import ServiceKey
 
@@ -26,7 +26,7 @@ def preview_restore(request: AutomatedRequest, *, service_key: ServiceKey, repos
     """Ask target and repository. Raises what they answer."""
     access = TargetAccess(cluster=request.target, service_key=service_key)
     with access.writer() as client:
-        removed = list_removed(read_inventory(client), request.scope)
+        removed = plan_removals(read_inventory(client), request.scope)
         facts = gather_facts(client, request.target, removed)
     source = SourceFacts(fcv=request.base.fcv, data_bytes=_data_bytes(request))
     return Preview(

@@ -81,6 +81,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("downloads.links_for_readers", bool, False, "true or false", "Show download links to read-only keys too, as the hosted service did."),
     _setting("catalog.uri", str | None, None, "MongoDB URI", "A catalog of your own (a replica set); default: a private mongod under the data directory."),
     _setting("catalog.cache_gb", _at_least(float, 0.25), 0.25, "GB, at least 0.25", "Cache of the private catalog; 0.25 is the least that mongod takes."),
+    _setting("catalog.keep_days", _at_least(int, 0), 400, "days; 0: for ever", "Events, and the record of downloads, older than this are removed from the catalog."),
     _setting("repository.path", str | None, None, "path of a directory", "Where snapshots are stored; default: `repository` under the data directory."),
     _setting("repository.delete_delay_hours", _at_least(float, 0), 24.0, "hours", "So long a snapshot that a person deleted can be brought back; only then may prune remove it."),
     _setting("repository.prune_grace_hours", _at_least(float, 0), 12.0, "hours", "So long prune leaves an object alone after it first saw that no snapshot refers to it."),

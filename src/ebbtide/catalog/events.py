@@ -52,6 +52,11 @@ class EventCollection:
         return [from_document(Event, d) for d in cursor]
 
     @translated
+    def delete_before(self, time: datetime) -> int:
+        """Forget the events of all groups from before `time`; how many there were."""
+        return self._events.delete_many({"time": {"$lt": time}}).deleted_count
+
+    @translated
     def count(self, group_id: GroupId, *, cluster_id: ClusterId | None) -> int:
         query: Document = {"group_id": group_id}
         if cluster_id is not None:

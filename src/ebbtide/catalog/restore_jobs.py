@@ -131,6 +131,12 @@ class TransferCollection:
         return [from_document(Transfer, d) for d in cursor]
 
     @translated
+    def delete_ended_before(self, time: datetime) -> int:
+        """Forget the transfers that ended, and were last heard of, before `time`; how many there were."""
+        query = {"ended": {"$lt": time}, "updated": {"$lt": time}}
+        return self._transfers.delete_many(query).deleted_count
+
+    @translated
     def record_progress(
         self, transfer_id: str, *, sent_bytes: int, now: datetime, ended: datetime | None
     ) -> None:

@@ -1,4 +1,5 @@
-"""What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, upkeep of oplog archives, prune.
+"""What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, upkeep of oplog archives,
+prune, forgetting old events.
 
 One worker keeps house at a time, by a lease; the others look whether it is free. Everything but prune is a handful of
 catalog queries in the worker's own loop; prune has a thread of its own, gives way to snapshots, and runs at the
@@ -29,6 +30,7 @@ LEASE_NAME = "housekeeping"
 LEASE = timedelta(seconds=15)
 LOOK_SECONDS = 2.0
 RETENTION_SECONDS = 20.0
+FORGET_SECONDS = 3600.0
 PRUNE_AGAIN_AFTER = timedelta(minutes=10)
 """So soon prune runs again where something went before it."""
 
@@ -49,6 +51,7 @@ class Housekeeping:
         self._settling: threading.Thread | None = None
         self._looked_at = float("-inf")
         self._retained_at = float("-inf")
+        self._forgot_at = float("-inf")
 
     def look(self) -> None:
         """Do what is due, if keeping house is ours. Troubles are told and tried again at the next look."""
@@ -78,6 +81,7 @@ class Housekeeping:
             for cluster_id in self._catalog.snapshots.list_cluster_ids():
                 self._retain(cluster_id, now)
         expire_links_of_deleted(catalog=self._catalog, now=now)
+        self._forget(now)
         self._oplog_upkeep.look()
         self._settle_abandoned()
         self._prune(now)
@@ -89,6 +93,18 @@ class Housekeeping:
                 target=settle_abandoned, args=(self._context,), name="abandoned restores", daemon=True
             )
             self._settling.start()
+
+    def _forget(self, now: datetime) -> None:
+        """Remove what the catalog tells of times long past."""
+        keep_days = self._context.settings.count("catalog.keep_days")
+        if not keep_days or self._clock.monotonic() - self._forgot_at < FORGET_SECONDS:
+            return
+        self._forgot_at = self._clock.monotonic()
+        before = now - timedelta(days=keep_days)
+        events = self._catalog.events.delete_before(before)
+        transfers = self._catalog.transfers.delete_ended_before(before)
+        if events or transfers:
+            _log.info("housekeeping.forgot", events=events, transfers=transfers)
 
     # --- retention -------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Every query that the catalog makes is answered by an index: as the server itself explains it."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -174,6 +174,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.transfers.list_for_job(transfer.job_id)
     catalog.transfers.record_progress(transfer.id, sent_bytes=1, now=now, ended=None)
     catalog.transfers.list_lost(now)
+    catalog.transfers.delete_ended_before(now - timedelta(days=400))
     catalog.transfers.delete(transfer.id)
     catalog.jobs.enqueue(job)
     catalog.jobs.find(job.id)
@@ -193,6 +194,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.events.page(make.group_id, cluster_id=cluster.id, skip=0, limit=10)
     catalog.events.page_of_all(skip=0, limit=10)
     catalog.events.count_all()
+    catalog.events.delete_before(now - timedelta(days=400))
     catalog.events.count(make.group_id, cluster_id=None)
     catalog.events.count(make.group_id, cluster_id=cluster.id)
     catalog.events.list_after(now, "", until=until, limit=10)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,35 @@ def test_retention_deletes_what_is_past_its_time_but_the_last_good_one(
     upkeep.catalog.clusters.set_state(upkeep.cluster.id, ClusterState.REMOVED)
     Housekeeping(context).look()
     assert [state_of(upkeep, s) for s in (kept, last)] == [SnapshotState.COMPLETE] * 2
+
+
+def test_what_is_long_past_is_forgotten(upkeep: Any, context: BackupContext) -> None:
+    job = upkeep.new_job(upkeep.new_snapshot())
+    ended = make_transfer(upkeep, job, ended=upkeep.clock.now())
+    running = make_transfer(upkeep, job, ended=None)
+    before = len(upkeep.catalog.events.page_of_all(skip=0, limit=100))
+    assert before > 0  # that of the restore job's request
+
+    upkeep.clock.ahead = 399 * DAY
+    Housekeeping(context).look()
+    assert len(upkeep.catalog.events.page_of_all(skip=0, limit=100)) >= before
+    assert len(upkeep.catalog.transfers.list_for_job(job.id)) == 2
+
+    upkeep.clock.ahead = 401 * DAY
+    Housekeeping(context).look()
+    times = [event.time for event in upkeep.catalog.events.page_of_all(skip=0, limit=100)]
+    assert [time for time in times if time < upkeep.clock.now() - 400 * DAY] == []
+    assert [running.id] == [transfer.id for transfer in upkeep.catalog.transfers.list_for_job(job.id)]
+    assert ended.id != running.id
+
+
+def make_transfer(service: Any, job: Any, *, ended: datetime | None) -> Transfer:
+    now = service.clock.now()
+    transfer = Transfer(
+        id=new_id(), job_id=job.id, first=0, end=10, sent_bytes=1, started=now, updated=now, ended=ended
+    )
+    service.catalog.transfers.insert(transfer)
+    return transfer
 
 
 def test_one_worker_keeps_house(upkeep: Any, context: BackupContext, tmp_path: Path) -> None:

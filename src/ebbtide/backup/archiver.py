@@ -33,6 +33,9 @@ from ebbtide.repository.repository import ReplicaSetStore
 from ebbtide.storage.throttled import stoppable
 
 RETRY_SECONDS = 1.0
+RETRY_SECONDS_MAX = 10.0
+"""Waits double up to here while trouble repeats: less than an archive may be behind."""
+
 LOOK_SECONDS = 0.5
 BASE_SECONDS = 5.0
 CLOSE_SHARE = 0.8
@@ -58,13 +61,16 @@ class Archiver:
         self._context = context
         self._stopping = threading.Event()
         self._trouble = ""
+        self._slice_seconds = context.settings.number("oplog.slice_seconds")
 
     def stop(self) -> None:
         self._stopping.set()
 
     def run(self) -> None:
         """Archive. Never raises for what the set, the catalog or the repository does: it begins again."""
+        retry = RETRY_SECONDS
         while not self._stopping.is_set():
+            began = self._context.clock.monotonic()
             try:
                 cluster = self._context.catalog.clusters.find(self.cluster_id)
                 if cluster is None or cluster.state is not ClusterState.ACTIVE:
@@ -76,7 +82,10 @@ class Archiver:
                 _log.warning("oplog.trouble", cluster_id=self.cluster_id, message=str(error))
                 self._trouble = str(error)
                 self._note(str(error))
-            self._stopping.wait(RETRY_SECONDS)
+            if self._context.clock.monotonic() - began > RETRY_SECONDS_MAX + self._slice_seconds:
+                retry = RETRY_SECONDS
+            self._stopping.wait(retry)
+            retry = min(2 * retry, RETRY_SECONDS_MAX)
 
     def _note(self, message: str) -> None:
         try:

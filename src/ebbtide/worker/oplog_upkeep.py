@@ -17,7 +17,6 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.oplog import OplogSlice
 from ebbtide.domain.oplog_upkeep import oldest_needed, plan_merges, plan_trim, redundant_slices
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.snapshot import SnapshotState
@@ -25,6 +24,7 @@ from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
 from ebbtide.events import record_event
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.merge import merge_slices, remove_parts
+from ebbtide.oplog.slice import FOLDER
 from ebbtide.repository.repository import ReplicaSetStore
 from ebbtide.storage.throttled import stoppable
 
@@ -131,14 +131,15 @@ class OplogUpkeep:
         """Remove what was redundant for the whole grace."""
         grace = self._context.settings.number("oplog.merge_grace_minutes") * 60
         now = self._clock.monotonic()
-        ripe: list[tuple[OplogSlice, OplogSlice]] = []
-        for part, holder in redundant_slices(archive.slices()).items():
-            since = self._redundant_since.setdefault(archive.object_name(part), now)
-            if now - since >= grace:
-                ripe.append((part, holder))
+        parts = {
+            archive.object_name(part): (part, by) for part, by in redundant_slices(archive.slices()).items()
+        }
+        folder = archive.store.object_name(FOLDER)
+        others = {name: at for name, at in self._redundant_since.items() if not name.startswith(folder)}
+        since = {name: self._redundant_since.get(name, now) for name in parts}
+        self._redundant_since = others | since
+        ripe = [pair for name, pair in parts.items() if now - since[name] >= grace]
         remove_parts(archive, ripe, check=self._check)
-        for part, _ in ripe:
-            self._redundant_since.pop(archive.object_name(part), None)
 
     def _tell_damage(self, cluster: Cluster, error: IntegrityError) -> None:
         """Once for each object and worker: nobody removes it, so every run meets it again."""

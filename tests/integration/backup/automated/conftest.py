@@ -14,7 +14,6 @@ from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
 from ebbtide.domain.snapshot import Snapshot
 from ebbtide.restore.automated_request import AutomatedRequest, request_automated_restore
 from ebbtide.restore.consent import RestoreAccount, allow_restores
-from ebbtide.testing import workload
 from ebbtide.testing.lab import ReplicaSetLab
 
 Document = dict[str, Any]
@@ -94,11 +93,13 @@ def make_target() -> Callable[..., Cluster]:
 
 @pytest.fixture(scope="module")
 def restoring(shared_installation: Any, shared_keyfile_lab: ReplicaSetLab) -> Iterator[Restoring]:
-    """A set with a keyfile and a small workload, followed by a head, archived, and made a target; a worker works."""
+    """A set with a keyfile and a little data, followed by a head, archived, and made a target; a worker works."""
     lab = shared_keyfile_lab
     lab.reset()
-    with lab.client() as client:
-        workload.load(client, seed=7, scale=0.02)
+    with lab.client(w="majority") as client:
+        # Little: what kinds of data come through is tried where data is loaded.
+        client.shop.orders.insert_many([{"_id": number, "text": "x" * 100} for number in range(200)])
+        client.shop.orders.create_index("text")
     with shared_installation.working():
         cluster = _make_target(shared_installation, lab)
         yield Restoring(installation=shared_installation, lab=lab, cluster=cluster)

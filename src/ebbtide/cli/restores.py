@@ -8,7 +8,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +95,9 @@ def start(
     into: Annotated[
         str | None,
         typer.Option(
-            "--into", metavar="CLUSTER", help="Replace the data of this running cluster, instead of a download."
+            "--into",
+            metavar="CLUSTER",
+            help="Replace the data of this running cluster, instead of a download.",
         ),
     ] = None,
     namespace: automated.NamespaceOption = None,

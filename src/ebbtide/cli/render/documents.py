@@ -57,6 +57,7 @@ def cluster_fields(cluster: Document) -> Fields:
         ("state", cell(cluster.get("state")) + (", paused" if cluster.get("paused") else "")),
         *([("snapshots wait", cell(cluster["snapshotsWaitFor"]))] if cluster.get("snapshotsWaitFor") else []),
         ("registered", cell(cluster.get("created"))),
+        *([("restore target", _restore_target(cluster))] if cluster.get("restoreTarget") else []),
         ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),
     ]
     if head:
@@ -88,6 +89,11 @@ def cluster_fields(cluster: Document) -> Fields:
     else:
         fields.append(("last snapshot", "none"))
     return fields
+
+
+def _restore_target(cluster: Document) -> str:
+    user = cluster.get("restoreUsername")
+    return "yes" + (f", restores write as {user}" if user else "")
 
 
 def snapshot_row(snapshot: Document) -> Sequence[str]:
@@ -176,7 +182,11 @@ def restore_fields(job: Document, progress: Document) -> Fields:
     """`job` as the restore-jobs API shows it, `progress` as Ebbtide's own does."""
     delivery = job.get("delivery") or {}
     automated = progress.get("automated") or {}
-    used = "" if automated else f"{cell(progress.get('completedDownloads'))} of {cell(delivery.get('maxDownloads'))}"
+    used = (
+        ""
+        if automated
+        else f"{cell(progress.get('completedDownloads'))} of {cell(delivery.get('maxDownloads'))}"
+    )
     return [
         ("restore job", cell(job.get("id"))),
         ("cluster", f"{cell(job.get('clusterName'))} ({cell(job.get('clusterId'))})"),

@@ -52,7 +52,9 @@ class WriteBlock(StrEnum):
     OFF = "OFF"
     SET = "SET"  # it is blocked by us, or is about to be
     FOREIGN = "FOREIGN"  # somebody else had blocked it before; it stays so
-    NOT_OFFERED = "NOT_OFFERED"  # by a server that is too old or asks for no login; its oplog tells foreign writes
+    NOT_OFFERED = (
+        "NOT_OFFERED"  # by a server that is too old or asks for no login; its oplog tells foreign writes
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

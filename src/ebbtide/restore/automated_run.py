@@ -366,6 +366,9 @@ class AutomatedRun:
             raise NotFound(f"restore job {self._id} is not in the catalog")
         if job.status is RestoreStatus.KILLED:
             raise JobCancelled("the restore job was cancelled")
+        if job.status is RestoreStatus.BROKEN:
+            # Its worker died right after it had said so: nothing may be done to the target any more.
+            raise JobCancelled("the restore job was given up")
         return job
 
     def _record(self) -> AutomatedRestore:

@@ -54,9 +54,7 @@ def test_everything_that_is_recorded_comes_back(catalog: Catalog, make: SimpleNa
     assert changed.comparison == compared
 
 
-def test_a_collection_is_finished_once(
-    catalog: Catalog, make: SimpleNamespace
-) -> None:
+def test_a_collection_is_finished_once(catalog: Catalog, make: SimpleNamespace) -> None:
     restore = make.automated_restore()
     catalog.automated_restores.insert(restore)
     for namespace in ("a.b", "a.b", "c.d"):

@@ -51,7 +51,7 @@ def request_http_restore(
     if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
         raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
     restore_id = RestoreJobId(new_id())
-    timestamp = snapshot.stable_timestamp if limit is None else limit
+    timestamp = snapshot.stable_timestamp if limit is None else _shown(limit)
     job = RestoreJob(
         id=restore_id,
         group_id=cluster.group_id,
@@ -88,6 +88,11 @@ def request_http_restore(
         actor=actor,
     )
     return job
+
+
+def _shown(limit: OplogTimestamp) -> OplogTimestamp:
+    """What a job shows until its result is known: the limit, in numbers that 32 bits with a sign hold."""
+    return limit if limit.increment < 2**31 else OplogTimestamp(seconds=limit.seconds, increment=1)
 
 
 def enqueue_restore(job: RestoreJob, *, catalog: Catalog, clock: Clock) -> None:

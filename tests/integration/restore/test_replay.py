@@ -216,7 +216,8 @@ def head_lab(mongod_binary: Path) -> Iterator[HeadLab]:
 def history(head_lab: HeadLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     """Load, lose the majority, copy the files then, and go on changing everything."""
     rng = random.Random(SEED)
-    files = tmp_path_factory.mktemp("files")
+    # Its name shows the seed in every failure.
+    files = tmp_path_factory.mktemp(f"seed-{SEED}-")
     workload.load(head_lab.client, seed=SEED, scale=0.02)
     head_lab.lab.wait_until_replicated()
     within: list[Moment] = [head_lab.moment()]

@@ -128,3 +128,21 @@ def test_a_link_that_is_ready_is_killed_too(catalog: Catalog) -> None:
     assert cancelled is not None
     assert cancelled.state == KILLED
     assert catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED) is None
+
+
+def test_a_moment_is_shown_in_numbers_that_every_client_takes(catalog: Catalog) -> None:
+    for increment, shown in ((7, 7), (2**32 - 1, 1)):
+        limit = OplogTimestamp(1700000100, increment)
+        job = request_http_restore(
+            cluster=CLUSTER,
+            snapshot=SNAPSHOT,
+            limit=limit,
+            expiration_hours=1,
+            max_downloads=1,
+            catalog=catalog,
+            clock=CLOCK,
+            actor="abcdefgh",
+        )
+        assert (job.point_in_time, job.limit) == (True, limit)
+        assert job.timestamp == OplogTimestamp(1700000100, shown)
+        assert job == catalog.restore_jobs.find(job.id)

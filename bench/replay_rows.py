@@ -20,6 +20,7 @@ import bson
 from bson import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, InsertOne, MongoClient, UpdateOne
+from pymongo.collection import Collection
 
 from bench.rows import Row, faster
 from ebbtide.domain.capture import BACKUP_METADATA, is_left_out, parse_stable_timestamp
@@ -120,9 +121,8 @@ def make_history(binary: Path, directory: Path, *, scale: float = 1.0) -> Histor
         lab.wait_until_replicated()
         options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
         with lab.member_client(SECONDARY) as member:
-            found = member.local.get_collection("oplog.rs", options).find(
-                {"ts": {"$gte": base.applied.to_bson()}}
-            )
+            oplog: Collection[Any] = member.local.get_collection("oplog.rs", codec_options=options)
+            found = oplog.find({"ts": {"$gte": base.applied.to_bson()}})
             entries = [(OpTime.from_entry(entry), entry.raw) for entry in found]
     return History(directory / "files", base, entries, counts)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.oplog import OplogGap, OplogRange
-from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
 SECONDS_MAX = INCREMENT_MAX = 2**32 - 1
@@ -93,9 +93,9 @@ def resolve_restore_point(
             f"{_at(limit)} is before the point-in-time window, which begins at {_at(window_first)}; "
             "a snapshot can still be restored as it is"
         )
-    if grows:
-        ranges = grow_newest(ranges, now)
     usable = [s for s in newest_first(snapshots) if s.id not in excluded]
+    if grows:
+        ranges = grow_newest(ranges, now) if ranges or gaps else expect_first(usable, now)
     for base in usable:
         if is_reached(base, limit, ranges):
             return Resolution(base=base, limit=limit)
@@ -127,6 +127,17 @@ def grow_newest(ranges: Sequence[OplogRange], to: OplogTimestamp) -> list[OplogR
     newest = ordered[-1]
     last = type(newest.last)(timestamp=to, term=newest.last.term)
     return [*ordered[:-1], OplogRange(first=newest.first, last=last)]
+
+
+def expect_first(bases: Sequence[Snapshot], to: OplogTimestamp) -> list[OplogRange]:
+    """What an archive that has stored nothing yet will hold: it begins at the oldest base whose end it can reach.
+
+    Should that be a later one, the restore that relied on it ends with that reason.
+    """
+    applied = [base.applied_timestamp for base in bases if base.applied_timestamp is not None]
+    if not applied or to < min(applied):
+        return []
+    return [OplogRange(first=OpTime(min(applied), -1), last=OpTime(to, -1))]
 
 
 def newest_first(snapshots: Iterable[Snapshot]) -> list[Snapshot]:

@@ -145,6 +145,12 @@ def test_a_snapshots_own_oplog_is_enough_where_nothing_is_archived() -> None:
     assert "nothing is archived yet" in refusal.message
 
 
+def test_an_archive_that_has_just_begun_will_lead_from_the_first_snapshot() -> None:
+    assert resolve(AtNow(), ranges=[], grows=True) == Resolution(base=NEW, limit=NOW)
+    assert resolve(AtNow(), ranges=[], gaps=[GAP], grows=True) != Resolution(base=NEW, limit=NOW)
+    assert isinstance(resolve(AtNow(), ranges=[], snapshots=[], grows=True), Refusal)
+
+
 def test_what_the_archive_will_reach_can_be_asked_for() -> None:
     behind = [OplogRange(first=optime(900), last=optime(4000))]
     assert resolve(AtNow(), ranges=behind, grows=True) == Resolution(base=NEW, limit=NOW)

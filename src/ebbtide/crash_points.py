@@ -97,6 +97,11 @@ def _end_here_if_wanted(path: Path, name: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP if first.startswith(FREEZE) else signal.SIGKILL)
 
 
+def is_armed() -> bool:
+    """Whether somebody may be killing processes on purpose."""
+    return _armed
+
+
 def arm(hook: Callable[[str], None] | None) -> None:
     """Call `hook` at every point reached in this process; None disarms."""
     global _hook, _armed

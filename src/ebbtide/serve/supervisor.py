@@ -27,6 +27,7 @@ import structlog
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import SystemClock
+from ebbtide.crash_points import is_armed
 from ebbtide.data_directory import DataDirectory
 from ebbtide.errors import MongodError, NotFound
 from ebbtide.listen import external_url, resolve_listen
@@ -176,7 +177,8 @@ class Supervisor:
                 return
             lived = now - child.started_at
             child.deaths = 0 if lived > STEADY_SECONDS else child.deaths + 1
-            child.restart_at = now + restart_delay_seconds(child.deaths)
+            # Whoever kills children on purpose is not a child that cannot live.
+            child.restart_at = now + (0.0 if is_armed() else restart_delay_seconds(child.deaths))
             _log.error("child.died", child=child.name, exit_code=child.process.returncode)
             child.process = None
         if now >= child.restart_at:

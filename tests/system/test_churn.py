@@ -565,6 +565,7 @@ def churning(
             service.stop()
 
 
+@pytest.mark.long
 def test_a_short_round_of_churn(
     new_service: Callable[..., RunningService],
     new_owner: Callable[[RunningService], Owner],

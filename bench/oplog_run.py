@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from pymongo import MongoClient
 
+from bench.memory import peak_bytes
 from ebbtide.backup.archive_pipeline import SlicePipeline
 from ebbtide.clock import SystemClock
 from ebbtide.domain.optime import OpTime
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
         else:
             entry_bytes = _archive(client, ends[0], ends[1], Path(arguments[2]))
         seconds = time.perf_counter() - started
-    growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    growth = peak_bytes() - before
     sys.stdout.write(
         json.dumps({"seconds": seconds, "entry_bytes": entry_bytes, "rss_growth_bytes": growth}) + "\n"
     )

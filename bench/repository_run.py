@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import iter_snapshot_files
+from bench.memory import peak_bytes
 from bench.plain import processors
 from ebbtide.domain.progress import NoProgress
 from ebbtide.repository.materialise import materialise
@@ -81,10 +82,9 @@ def _measured(work: Callable[[], int]) -> dict[str, Any]:
     started = time.perf_counter()
     plain_bytes = work()
     seconds = time.perf_counter() - started
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # The largest child stands for all of them, one a thread.
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * threads()
-    return {"seconds": seconds, "bytes": plain_bytes, "peak_rss_bytes": (own + children) * 1024}
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 * threads()
+    return {"seconds": seconds, "bytes": plain_bytes, "peak_rss_bytes": peak_bytes() + children}
 
 
 def main(arguments: list[str]) -> None:

@@ -43,6 +43,7 @@ from ebbtide.domain.automated_restore import (
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId
+from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError, JobCancelled, LeaseLost, NotFound, Refused
@@ -286,12 +287,26 @@ class AutomatedRun:
             raise JobCancelled("the restore job was cancelled")
         seconds = round((self._context.clock.now() - job.created).total_seconds(), 3)
         self._catalog.automated_restores.update(self._id, seconds=seconds)
+        self._say_half_done(restored)
         self._event(
             EventLevel.INFO,
             "restore.into_done",
             f"{job.cluster_name} as of {restored.date.isoformat()} is on {self._record().target_name}",
         )
         self._release()
+
+    def _say_half_done(self, restored: OplogTimestamp) -> None:
+        if self._built is None or self._load is None:
+            return
+        loaded = {collection.namespace for collection in self._load.plan.collections}
+        for index in self._built.settled.unfinished_indexes:
+            if index.namespace in loaded:
+                self._event(
+                    EventLevel.WARNING,
+                    "restore.index_unfinished",
+                    f"index {index.name} of {index.namespace} was still being built at {restored}: it did not exist yet, "
+                    f"and is not on {self._record().target_name}",
+                )
 
     # --- endings --------------------------------------------------------------------------------------------------
 

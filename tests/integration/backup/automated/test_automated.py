@@ -12,6 +12,7 @@ from ebbtide.domain.restore_job import RestoreStatus
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.restore.automated_request import RestoreInProgress
 from ebbtide.restore.requesting import cancel_restore_job
+from ebbtide.restore.settle import Settled, UnfinishedIndex
 from ebbtide.testing.lab import ReplicaSetLab
 
 AtPoint = Callable[[str, Callable[[], None]], None]
@@ -32,8 +33,15 @@ def is_blocked(restoring: Any) -> bool:
 
 
 def test_one_collection_comes_back_under_a_new_name_with_the_users_of_that_time(
-    restoring: Any, snapshot: Any
+    restoring: Any, snapshot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    half_done = tuple(
+        UnfinishedIndex(namespace=name, name="slow", specification={})
+        for name in ("kept.things", "shop.orders")
+    )
+    monkeypatch.setattr(
+        "ebbtide.restore.source._settle_plain", lambda *_, **__: Settled(unfinished_indexes=half_done)
+    )
     with restoring.client(w="majority") as client:
         client.admin.command("createUser", "latecomer", pwd="x", roles=["read"])
         client.kept.things.insert_one({"_id": "later"})
@@ -49,6 +57,10 @@ def test_one_collection_comes_back_under_a_new_name_with_the_users_of_that_time(
         assert client.kept.then.count_documents({}) == 20
         users = {user["user"] for user in client.admin.command("usersInfo", 1)["users"]}
     assert users == {"root", "backup", "restorer"}
+    events = restoring.installation.catalog.events.page_of_all(skip=0, limit=100)
+    told = [e.message for e in events if e.kind == "restore.index_unfinished" and e.subject_id == job.id]
+    assert len(told) == 1
+    assert "index slow of kept.things was still being built" in told[0]
 
 
 def test_what_others_change_while_it_runs_is_a_difference_that_is_named(

@@ -104,7 +104,6 @@ def test_once_shows_the_whole_story_and_leaves_nothing(demo: Demo) -> None:
     assert not (demo.root / "work").exists()
 
 
-@pytest.mark.long
 def test_a_detached_demo_can_be_used_and_one_that_was_killed_is_cleaned_up(demo: Demo) -> None:
     done = demo.run("--detach", "--json")
     assert done.returncode == 0, done.stderr

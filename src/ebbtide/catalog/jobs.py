@@ -48,10 +48,13 @@ class JobCollection:
         now: datetime,
         until: datetime,
         snapshot_cluster_ids: Sequence[ClusterId],
+        except_ids: Sequence[str] = (),
     ) -> Job | None:
         """Take the oldest job that waits or was abandoned.
 
         A snapshot is claimed only for a cluster in `snapshot_cluster_ids`: those whose head this worker holds.
+        `except_ids` are the jobs that this worker still works on: with one of those claimed anew, both runs would be
+        the owner, for it is the worker that a lease names.
         """
         document = self._jobs.find_one_and_update(
             {
@@ -68,6 +71,7 @@ class JobCollection:
                             {"cluster_id": {"$in": list(snapshot_cluster_ids)}},
                         ]
                     },
+                    {"_id": {"$nin": list(except_ids)}},
                 ]
             },
             {

@@ -138,7 +138,12 @@ class Worker:
         if self._watcher.is_space_low:
             ready = []
         return self._catalog.jobs.claim(
-            worker_id=self._id, now=now, until=now + LEASE, snapshot_cluster_ids=ready
+            worker_id=self._id,
+            now=now,
+            until=now + LEASE,
+            snapshot_cluster_ids=ready,
+            # A run that lost its lease may not know it yet.
+            except_ids=list(self._jobs),
         )
 
     def _work(self, job: Job) -> None:

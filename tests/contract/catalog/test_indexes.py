@@ -182,7 +182,9 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.jobs.note_waiting(job.kind, "no space")
     catalog.jobs.is_running(job.kind, cluster.id)
     catalog.jobs.is_running(job.kind, cluster.id, step="x")
-    catalog.jobs.claim(worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id])
+    catalog.jobs.claim(
+        worker_id="w", now=now, until=until, snapshot_cluster_ids=[cluster.id], except_ids=["SNAPSHOT:x"]
+    )
     catalog.jobs.heartbeat(job.id, worker_id="w", until=until)
     catalog.jobs.record(job.id, worker_id="w", step="x")
     catalog.jobs.request_cancel(job.id)

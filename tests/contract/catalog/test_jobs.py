@@ -101,6 +101,17 @@ def test_a_dead_workers_job_is_taken_over_when_its_lease_ran_out(
     assert taken == catalog.jobs.find(job.id)
 
 
+def test_a_worker_does_not_claim_what_it_still_works_on(catalog: Catalog, make: SimpleNamespace) -> None:
+    """As after a pause beyond its lease: the lease names the worker alone, and its run would go on as the owner."""
+    job = make.job()
+    catalog.jobs.enqueue(job)
+    assert claim(catalog, make) is not None
+    now = make.now + 2 * LEASE
+    again = {"worker_id": "one", "now": now, "until": now + LEASE, "snapshot_cluster_ids": ()}
+    assert catalog.jobs.claim(**again, except_ids=[job.id]) is None
+    assert catalog.jobs.claim(**again, except_ids=["RESTORE:another"]) is not None
+
+
 def test_a_heartbeat_renews_the_lease_and_tells_of_a_cancel(catalog: Catalog, make: SimpleNamespace) -> None:
     job = make.job()
     catalog.jobs.enqueue(job)

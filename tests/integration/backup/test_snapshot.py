@@ -24,6 +24,7 @@ from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.testing import workload
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.worker.worker import LOOK_SECONDS
 
 AtPoint = Callable[[str, Callable[[], None]], None]
 
@@ -165,13 +166,18 @@ def test_who_lost_the_job_while_it_was_stopped_commits_nothing(
     """As a worker that was paused for longer than its lease: it hears of that only when it asks."""
     locked: list[str] = []
     committed: list[str] = []
+    holders: list[str] = []
 
     def lose() -> None:
-        """To another worker, whose lease ends at once."""
+        """To another worker, whose lease ends at once; the worker here looks for jobs before the run goes on."""
         shared_installation.catalog._database.jobs.update_one(
             {"cluster_id": followed.id, "state": JobState.RUNNING.value},
             {"$set": {"lease_worker_id": "another", "lease_until": shared_installation.context.clock.now()}},
         )
+        time.sleep(2 * LOOK_SECONDS)
+        snapshot = shared_installation.catalog.snapshots.list_in_progress()[0]
+        job = shared_installation.catalog.jobs.find(job_id(JobKind.SNAPSHOT, snapshot.id))
+        holders.append(job.lease_worker_id)
 
     at_point("snapshot.unlocked", lose)
     for _ in range(2):
@@ -179,6 +185,7 @@ def test_who_lost_the_job_while_it_was_stopped_commits_nothing(
         at_point("snapshot.manifest_written", lambda: committed.append("committed"))
     shared_installation.take_snapshot(followed)
     assert (len(locked), len(committed)) == (2, 1)
+    assert holders == ["another"]
 
 
 def test_what_is_read_is_copied_and_the_head_goes_on(

@@ -42,7 +42,6 @@ from ebbtide.domain.automated_restore import (
 )
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import RestoreJobId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
@@ -51,16 +50,12 @@ from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step, WorkerStopping
 from ebbtide.restore.automated_load import TargetLoad
 from ebbtide.restore.consent import prove_account
+from ebbtide.restore.job_record import RestoreJobRecord
 from ebbtide.restore.preflight import PreflightFailed, require_fit
-from ebbtide.restore.source import (
-    BuiltSource,
-    build_source,
-    scratch_directory,
-    started_source,
-    wipe_scratch,
-)
+from ebbtide.restore.source import BuiltSource, scratch_directory, started_source, wipe_scratch
 from ebbtide.restore.target_access import TargetAccess
 from ebbtide.restore.undo_point import prepare_undo, record_undo_point
+from ebbtide.restore.whole_base import build_on_whole_base
 from ebbtide.restore.write_block import block_writes, find_foreign_writes, newest_entry, unblock_writes
 
 Client = MongoClient[dict[str, Any]]
@@ -88,7 +83,8 @@ class AutomatedRun:
         self._run = run
         self._context = context
         self._catalog = context.catalog
-        self._id = RestoreJobId(run.job.subject_id)
+        self._restore = RestoreJobRecord(run, context=context)
+        self._id = self._restore.id
         self._scratch = scratch_directory(context, self._id)
         self._stack = ExitStack()
         self._writer: Client | None = None
@@ -162,17 +158,7 @@ class AutomatedRun:
 
     def _build_source(self) -> None:
         """Crash: a scratch directory that the next attempt wipes."""
-        job = self._job()
-        self._built = build_source(
-            self._context,
-            self._run,
-            cluster_id=job.cluster_id,
-            replica_set_name=job.replica_set_name,
-            base=self._base(job),
-            limit=job.limit,
-            directory=self._scratch,
-            progress=self._run.progress,
-        )
+        self._built = build_on_whole_base(self._context, self._run, self._restore, directory=self._scratch)
         source = self._stack.enter_context(started_source(self._built, check=self._run.check))
         target = self._target()
         access = TargetAccess(cluster=target, service_key=self._context.service_key)
@@ -376,11 +362,7 @@ class AutomatedRun:
         self._catalog.automated_restores.update(self._id, target_state=state)
 
     def _job(self) -> RestoreJob:
-        job = self._catalog.restore_jobs.find(self._id)
-        if job is None:
-            raise NotFound(f"restore job {self._id} is not in the catalog")
-        if job.status is RestoreStatus.KILLED:
-            raise JobCancelled("the restore job was cancelled")
+        job = self._restore.load()
         if job.status is RestoreStatus.BROKEN:
             # Its worker died right after it had said so: nothing may be done to the target any more.
             raise JobCancelled("the restore job was given up")

@@ -12,13 +12,12 @@ from ebbtide.backup.context import BackupContext
 from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import RestoreJobId
 from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus, link_expiry
 from ebbtide.domain.snapshot import SnapshotState
-from ebbtide.errors import IntegrityError, JobCancelled, NotFound, ObjectNotFound
-from ebbtide.events import record_event
+from ebbtide.errors import IntegrityError, JobCancelled, ObjectNotFound
 from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.restore.job_archive import JobArchive, open_archive
+from ebbtide.restore.job_record import RestoreJobRecord
 from ebbtide.restore.links import seal_new_download_key
 
 
@@ -29,7 +28,8 @@ class DownloadRun:
         self._run = run
         self._context = context
         self._catalog = context.catalog
-        self._id = RestoreJobId(run.job.subject_id)
+        self._record = RestoreJobRecord(run, context=context)
+        self._id = self._record.id
         self._archive: JobArchive | None = None
 
     def steps(self) -> list[Step]:
@@ -44,7 +44,7 @@ class DownloadRun:
 
     def _begin(self) -> None:
         """Crash: the next attempt begins again, and nobody sees a difference."""
-        job = self._load()
+        job = self._record.load()
         if job.status is not RestoreStatus.IN_PROGRESS:
             return
         self._catalog.restore_jobs.apply(self._id, RestoreEvent.WORKER_BEGAN)
@@ -52,7 +52,7 @@ class DownloadRun:
 
     def _publish(self) -> None:
         """Crash before its one write: nothing happened. After it: the link works."""
-        job = self._load()
+        job = self._record.load()
         self._archive = open_archive(self._context.repository, job)
         if job.status is not RestoreStatus.IN_PROGRESS:
             return
@@ -69,11 +69,13 @@ class DownloadRun:
         if ready is None:
             raise JobCancelled("the restore job was cancelled")
         reach("restore.ready")
-        self._event(EventLevel.INFO, "restore.ready", f"the download of restore job {self._id} is ready")
+        self._record.tell(
+            EventLevel.INFO, "restore.ready", f"the download of restore job {self._id} is ready"
+        )
 
     def _hash(self) -> None:
         """Crash: it is read again."""
-        job = self._load()
+        job = self._record.load()
         if job.sha1 is not None or job.status is not RestoreStatus.FINISHED or self._archive is None:
             return
         try:
@@ -88,7 +90,9 @@ class DownloadRun:
             self._catalog.damage.note(
                 Damage(id=job.cluster_id, found=self._context.clock.now(), problem=str(error))
             )
-            self._event(EventLevel.ERROR, "repository.damaged", f"restore job {self._id} met damage: {error}")
+            self._record.tell(
+                EventLevel.ERROR, "repository.damaged", f"restore job {self._id} met damage: {error}"
+            )
             raise
         self._catalog.restore_jobs.set_sha1(self._id, sha1)
         reach("restore.hashed")
@@ -100,28 +104,9 @@ class DownloadRun:
         snapshot = self._catalog.snapshots.find(job.snapshot_id)
         return snapshot is not None and snapshot.state is SnapshotState.DELETED
 
-    def _load(self) -> RestoreJob:
-        job = self._catalog.restore_jobs.find(self._id)
-        if job is None:
-            raise NotFound(f"restore job {self._id} is not in the catalog")
-        if job.status is RestoreStatus.KILLED:
-            raise JobCancelled("the restore job was cancelled")
-        return job
-
     def _give_up(self, reason: str) -> None:
         broken = self._catalog.restore_jobs.apply(self._id, RestoreEvent.FAILED, reason=reason)
         if broken is not None:
-            self._event(EventLevel.ERROR, "restore.broken", f"restore job {self._id} is broken: {reason}")
-
-    def _event(self, level: EventLevel, kind: str, message: str) -> None:
-        job = self._run.job
-        record_event(
-            self._catalog,
-            self._context.clock,
-            level=level,
-            kind=kind,
-            message=message,
-            group_id=job.group_id,
-            cluster_id=job.cluster_id,
-            subject_id=self._id,
-        )
+            self._record.tell(
+                EventLevel.ERROR, "restore.broken", f"restore job {self._id} is broken: {reason}"
+            )

@@ -17,33 +17,21 @@ from ebbtide.backup.archive_wait import wait_until_archived
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.prune_guard import wait_until_not_pruned
 from ebbtide.backup.space_guard import SpaceGuard
-from ebbtide.catalog.damage import Damage
 from ebbtide.crash_points import reach
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import RestoreJobId, SnapshotId
 from ebbtide.domain.job import STORE_RESULT_STEP
 from ebbtide.domain.optime import OplogTimestamp
-from ebbtide.domain.replay import HistoryDiverged
-from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus, archive_name
-from ebbtide.domain.restore_point import Refusal
+from ebbtide.domain.restore_job import RestoreJob, RestoreStatus, archive_name
 from ebbtide.domain.result import result_id_of
-from ebbtide.domain.snapshot import Snapshot
-from ebbtide.errors import (
-    EbbtideError,
-    IntegrityError,
-    JobCancelled,
-    NotFound,
-    ObjectNotFound,
-    Refused,
-)
-from ebbtide.events import record_event
+from ebbtide.errors import EbbtideError, NotFound
 from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.repository.manifest import Manifest
 from ebbtide.repository.repository import ReplicaSetStore
 from ebbtide.restore.download_run import DownloadRun
-from ebbtide.restore.restore_points import resolve_archived
-from ebbtide.restore.source import BuiltSource, build_source, scratch_directory, wipe_scratch
+from ebbtide.restore.job_record import RestoreJobRecord
+from ebbtide.restore.source import BuiltSource, scratch_directory, wipe_scratch
 from ebbtide.restore.store_back import store_result
+from ebbtide.restore.whole_base import build_on_whole_base
 from ebbtide.storage.throttled import stoppable
 
 ARCHIVE_SECONDS = 300.0
@@ -59,7 +47,8 @@ class PointInTimeRun:
         self._run = run
         self._context = context
         self._catalog = context.catalog
-        self._id = RestoreJobId(run.job.subject_id)
+        self._record = RestoreJobRecord(run, context=context)
+        self._id = self._record.id
         self._download = DownloadRun(run, context=context)
         self._scratch = scratch_directory(context, self._id)
         self._built: BuiltSource | None = None
@@ -102,16 +91,7 @@ class PointInTimeRun:
             return
         # Before hours of work: what comes of it has to be stored.
         self._space().check_now()
-        excluded: set[SnapshotId] = set()
-        while self._built is None:
-            base = self._choose_base(job, excluded)
-            try:
-                self._built = self._build_on(job, base)
-            except (IntegrityError, ObjectNotFound) as error:
-                self._say_damaged(base, error)
-            except HistoryDiverged as error:
-                self._event(EventLevel.WARNING, "restore.base_passed_over", f"snapshot {base.id}: {error}")
-            excluded.add(base.id)
+        self._built = build_on_whole_base(self._context, self._run, self._record, directory=self._scratch)
         self._say_half_done(self._built)
 
     def _store_result(self) -> None:
@@ -127,7 +107,7 @@ class PointInTimeRun:
         )
         manifest = self._stored_manifest(job)
         reach("replay.result_committed")
-        self._change(
+        self._record.change(
             result_id=result_id_of(job),
             timestamp=manifest.stable_timestamp,
             file_name=archive_name(
@@ -137,27 +117,6 @@ class PointInTimeRun:
         wipe_scratch(self._scratch)
 
     # --- what the steps are made of ---------------------------------------------------------------------------------
-
-    def _choose_base(self, job: RestoreJob, excluded: set[SnapshotId]) -> Snapshot:
-        """The best base that is left, pinned by the job's record. Raises Refused where there is none."""
-        match resolve_archived(self._context, job, excluded=excluded):
-            case Refusal(message=message):
-                raise Refused(message, hint="choose a moment that `ebbtide oplog ranges` lists")
-            case resolution:
-                self._change(snapshot_id=resolution.base.id)
-                return resolution.base
-
-    def _build_on(self, job: RestoreJob, base: Snapshot) -> BuiltSource:
-        return build_source(
-            self._context,
-            self._run,
-            cluster_id=job.cluster_id,
-            replica_set_name=job.replica_set_name,
-            base=base,
-            limit=_limit_of(job),
-            directory=self._scratch,
-            progress=self._run.progress,
-        )
 
     def _stored_manifest(self, job: RestoreJob) -> Manifest:
         """The result's manifest: stored by this attempt, or by one before."""
@@ -184,16 +143,8 @@ class PointInTimeRun:
 
     def _load(self) -> RestoreJob | None:
         """The restore job, while it is to be brought to READY; None once it is there."""
-        job = self._catalog.restore_jobs.find(self._id)
-        if job is None:
-            raise NotFound(f"restore job {self._id} is not in the catalog")
-        if job.status is RestoreStatus.KILLED:
-            raise JobCancelled("the restore job was cancelled")
+        job = self._record.load()
         return job if job.status is RestoreStatus.IN_PROGRESS else None
-
-    def _change(self, **changes: object) -> None:
-        if self._catalog.restore_jobs.apply(self._id, RestoreEvent.WORKER_BEGAN, **changes) is None:
-            raise JobCancelled("the restore job was cancelled")
 
     def _store(self, job: RestoreJob) -> ReplicaSetStore:
         storage = stoppable(self._context.repository.storage, self._run.check)
@@ -217,37 +168,14 @@ class PointInTimeRun:
         if job is not None and not self._store(job).has_result(result_id_of(job)):
             self._store(job).discard_result_attempts(result_id_of(job), check_owner=self._run.check_owner)
 
-    def _say_damaged(self, base: Snapshot, error: EbbtideError) -> None:
-        self._catalog.damage.note(
-            Damage(id=base.cluster_id, found=self._context.clock.now(), problem=str(error))
-        )
-        self._event(
-            EventLevel.ERROR,
-            "repository.damaged",
-            f"snapshot {base.id} cannot be the base of restore job {self._id}: {error}",
-        )
-
     def _say_half_done(self, built: BuiltSource) -> None:
         for index in built.settled.unfinished_indexes:
-            self._event(
+            self._record.tell(
                 EventLevel.WARNING,
                 "restore.index_unfinished",
                 f"index {index.name} of {index.namespace} was still being built at {built.restored}: "
                 f"it is not in the result of restore job {self._id}",
             )
-
-    def _event(self, level: EventLevel, kind: str, message: str) -> None:
-        job = self._run.job
-        record_event(
-            self._catalog,
-            self._context.clock,
-            level=level,
-            kind=kind,
-            message=message,
-            group_id=job.group_id,
-            cluster_id=job.cluster_id,
-            subject_id=self._id,
-        )
 
 
 def _limit_of(job: RestoreJob) -> OplogTimestamp:

@@ -60,10 +60,13 @@ def resolve_asked(
 
 
 def resolve_archived(
-    context: BackupContext, job: RestoreJob, *, excluded: Collection[SnapshotId] = ()
+    context: BackupContext,
+    job: RestoreJob,
+    limit: OplogTimestamp,
+    *,
+    excluded: Collection[SnapshotId] = (),
 ) -> Resolution | Refusal:
-    """What the limit of a job comes to by what is archived now; `excluded` snapshots will not do."""
-    limit = job.limit or FIRST
+    """What the moment of a job comes to by what is archived now; `excluded` snapshots will not do."""
     store = context.repository.replica_set(job.cluster_id, job.replica_set_name)
     return _resolve(
         AtOplog(seconds=limit.seconds, increment=limit.increment),

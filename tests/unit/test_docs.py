@@ -105,7 +105,7 @@ def _levels(node: ast.AST) -> set[str]:
 
 
 RECORD_ELSEWHERE: dict[str, set[str]] = {"event": set()}
-"""What other modules call to record an event: `HeadHandle.event`."""
+"""What other modules call to record an event: `HeadHandle.event`, `RestoreJobRecord.event`."""
 
 
 def _recorded_in_source() -> dict[str, set[str]]:

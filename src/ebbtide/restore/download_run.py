@@ -69,7 +69,7 @@ class DownloadRun:
         if ready is None:
             raise JobCancelled("the restore job was cancelled")
         reach("restore.ready")
-        self._record.tell(
+        self._record.event(
             EventLevel.INFO, "restore.ready", f"the download of restore job {self._id} is ready"
         )
 
@@ -90,7 +90,7 @@ class DownloadRun:
             self._catalog.damage.note(
                 Damage(id=job.cluster_id, found=self._context.clock.now(), problem=str(error))
             )
-            self._record.tell(
+            self._record.event(
                 EventLevel.ERROR, "repository.damaged", f"restore job {self._id} met damage: {error}"
             )
             raise
@@ -107,6 +107,6 @@ class DownloadRun:
     def _give_up(self, reason: str) -> None:
         broken = self._catalog.restore_jobs.apply(self._id, RestoreEvent.FAILED, reason=reason)
         if broken is not None:
-            self._record.tell(
+            self._record.event(
                 EventLevel.ERROR, "restore.broken", f"restore job {self._id} is broken: {reason}"
             )

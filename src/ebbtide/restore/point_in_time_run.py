@@ -170,7 +170,7 @@ class PointInTimeRun:
 
     def _say_half_done(self, built: BuiltSource) -> None:
         for index in built.settled.unfinished_indexes:
-            self._record.tell(
+            self._record.event(
                 EventLevel.WARNING,
                 "restore.index_unfinished",
                 f"index {index.name} of {index.namespace} was still being built at {built.restored}: "

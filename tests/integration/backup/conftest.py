@@ -214,6 +214,14 @@ class Installation:
         store = self.context.repository.replica_set(snapshot.cluster_id, snapshot.replica_set_name)
         return store.load_manifest(snapshot.id)
 
+    def damage_snapshot(self, snapshot: Snapshot) -> None:
+        """Flip a bit in each of its own packs; what it shares with older ones stays whole."""
+        root = self.context.directory.repository(self.context.settings)
+        for pack in Path(root).glob(f"{snapshot.cluster_id}/*/packs/{snapshot.id}-*"):
+            data = bytearray(pack.read_bytes())
+            data[len(data) // 2] ^= 1
+            pack.write_bytes(bytes(data))
+
     def materialise(self, snapshot: Snapshot, target: Path) -> None:
         store = self.context.repository.replica_set(snapshot.cluster_id, snapshot.replica_set_name)
         materialise(

@@ -174,11 +174,7 @@ def test_a_damaged_base_is_passed_over(
         client.shop.after.insert_one({"_id": 1})
         hashes = user_hashes(member)
     store = shared_installation.context.repository.replica_set(base.id, base.replica_set_name)
-    root = Path(shared_installation.context.directory.repository(shared_installation.context.settings))
-    for pack in root.glob(f"{base.id}/*/packs/{snapshot.id}-*"):
-        data = bytearray(pack.read_bytes())
-        data[len(data) // 2] ^= 1
-        pack.write_bytes(bytes(data))
+    shared_installation.damage_snapshot(snapshot)
 
     job = ask(shared_installation, base, AtNow())
     assert snapshot.id == job.snapshot_id

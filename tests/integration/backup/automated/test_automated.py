@@ -114,6 +114,28 @@ def test_a_cancelled_restore_lets_writers_go_and_says_how_the_target_is(
         assert client.kept.things.count_documents({}) == 20
 
 
+def test_a_damaged_snapshot_is_restored_from_an_older_one_and_the_archive(
+    restoring: Any, snapshot: Any
+) -> None:
+    with restoring.client(w="majority") as client:
+        client.kept.things.insert_one({"_id": "of the newer snapshot"})
+        newer = restoring.installation.take_snapshot(restoring.cluster)
+        client.kept.things.insert_one({"_id": "later"})
+    restoring.installation.damage_snapshot(newer)
+
+    job = restoring.request(newer, scope=RestoreScope(namespaces=("kept.things",)))
+    done = restoring.wait(job)
+
+    assert (done.snapshot_id, done.limit) == (snapshot.id, newer.stable_timestamp)
+    assert restoring.record(job).target_state is TargetState.RESTORED
+    with restoring.client() as client:
+        assert client.kept.things.count_documents({}) == 21
+        assert client.kept.things.find_one({"_id": "later"}) is None
+    (told,) = restoring.installation.events(restoring.cluster, "restore.base_passed_over")
+    assert snapshot.id in told.message
+    assert newer.id in told.message
+
+
 @pytest.fixture
 def elsewhere(
     restoring: Any, shared_lab: ReplicaSetLab, make_target: Callable[..., Cluster]

@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the mongod to test with, and two labs that are started once per run, when first asked for.
+"""Fixtures for all tests: the mongod to test with, and labs that are started once per run, when first asked for.
 
 What runs against real processes is tried a second time where it failed, and what failed then is printed in full: a
 machine that stands still for a moment must not hide what else a run found. More than `SECOND_TRIES_MAX` such tests fail
@@ -13,6 +13,7 @@ import pytest
 
 from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.sharded_lab import ShardedLab
 
 REAL_PROCESSES = ("conformance", "integration", "system")
 """Directories of tests that may have to do with a machine's moods."""
@@ -81,6 +82,19 @@ def keyfile_lab(shared_keyfile_lab: ReplicaSetLab) -> ReplicaSetLab:
     """Three members with a keyfile and two users, empty."""
     shared_keyfile_lab.reset()
     return shared_keyfile_lab
+
+
+@pytest.fixture(scope="session")
+def shared_sharded_lab(mongod_binary: Path) -> Iterator[ShardedLab]:
+    with ShardedLab(mongod_binary) as lab:
+        yield lab
+
+
+@pytest.fixture
+def sharded_lab(shared_sharded_lab: ShardedLab) -> ShardedLab:
+    """A config server and two shards of one member each with a keyfile, empty, the balancer on."""
+    shared_sharded_lab.reset()
+    return shared_sharded_lab
 
 
 @pytest.fixture

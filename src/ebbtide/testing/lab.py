@@ -31,7 +31,7 @@ from pymongo.errors import AutoReconnect, PyMongoError
 
 from ebbtide.domain.replica_set import ClusterAuthMode, TlsMode
 from ebbtide.errors import MongodError, Refused
-from ebbtide.mongod.options import MongodOptions, ParameterValue, Tcp, TlsFiles
+from ebbtide.mongod.options import ClusterRole, MongodOptions, ParameterValue, Tcp, TlsFiles
 from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.testing.certificates import CLIENT_UNIT, Authority
@@ -75,7 +75,8 @@ class ReplicaSetLab:
     certificates; with either there are two users with random passwords: `root_username` with the role root, and
     `backup_username` with exactly BACKUP_ROLES. Else there are no users. With `tls` a generated authority, `authority`,
     signs each member's certificate. `member_settings` go into the set's configuration, by the member's index:
-    `{1: {"hidden": True, "priority": 0}, 2: {"arbiterOnly": True}}`, say. `root` is a directory that does not exist or is empty (default: a new one in the base directory);
+    `{1: {"hidden": True, "priority": 0}, 2: {"arbiterOnly": True}}`, say. With `cluster_role` it is a part
+    of a sharded cluster; passwords and `keyfile_text` may be replaced before the start, so that parts share them. `root` is a directory that does not exist or is empty (default: a new one in the base directory);
     `stop` removes it. Each member keeps about 0.3 GB of disk even when empty.
     """
 
@@ -94,6 +95,7 @@ class ReplicaSetLab:
         oplog_size_mb: int = 990,
         host: str = "127.0.0.1",
         set_parameters: Mapping[str, ParameterValue] | None = None,
+        cluster_role: ClusterRole | None = None,
         extra_flags: tuple[str, ...] = (),
     ) -> None:
         self.replica_set_name = replica_set_name
@@ -104,10 +106,10 @@ class ReplicaSetLab:
         self.backup_username = "backup" if has_users else None
         self.backup_password = secrets.token_urlsafe(18) if has_users else None
         self.authority = Authority.create() if tls is not TlsMode.DISABLED else None
+        self.keyfile_text = base64.b64encode(secrets.token_bytes(300)).decode() if keyfile else None
         self.keyfile_path: Path | None = None
         self._binary = binary
         self._member_count = members
-        self._has_keyfile = keyfile
         self._has_users = has_users
         self._tls_mode = tls
         self._has_x509 = x509
@@ -117,6 +119,7 @@ class ReplicaSetLab:
         self._oplog_size_mb = oplog_size_mb
         self._host = host
         self._set_parameters = dict(set_parameters or {})
+        self._cluster_role = cluster_role
         self._extra_flags = extra_flags
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ class ReplicaSetLab:
                 self.restart_member(member.index)
         self.remove_foreign_members()
         self.drop_user_databases()
-        self._drop_foreign_users()
+        self.drop_foreign_users()
         self.wait_until_replicated()
 
     def drop_user_databases(self) -> None:
@@ -258,6 +261,14 @@ class ReplicaSetLab:
             for name in client.list_database_names():
                 if name not in SERVER_DATABASES:
                     client.drop_database(name)
+
+    def drop_foreign_users(self) -> None:
+        """Drop every user that the lab did not make."""
+        ours = {self.root_username, self.backup_username}
+        with self.client() as client:
+            for user in client.admin.command("usersInfo", {"forAllDBs": True})["users"]:
+                if user["db"] != "admin" or user["user"] not in ours:
+                    client[user["db"]].command("dropUser", user["user"])
 
     def remove_foreign_members(self) -> list[str]:
         """Take members that are not the lab's own (heads) out of the set's configuration; their addresses."""
@@ -345,9 +356,9 @@ class ReplicaSetLab:
                 root, self._root = self._root, None
                 raise Refused(f"{root} is not empty", hint="a lab needs a directory of its own")
         write_owner(self._root)
-        if self._has_keyfile:
+        if self.keyfile_text is not None:
             self.keyfile_path = self._root / "keyfile"
-            write_private(self.keyfile_path, base64.b64encode(secrets.token_bytes(300)).decode() + "\n")
+            write_private(self.keyfile_path, self.keyfile_text + "\n")
         if self.authority is not None:
             write_private(self._root / "ca.pem", self.authority.ca)
             write_private(self._root / "client.pem", self.authority.issue("lab", unit=CLIENT_UNIT))
@@ -365,6 +376,7 @@ class ReplicaSetLab:
                 tls=self._tls_files(directory),
                 cluster_auth_mode=ClusterAuthMode.X509 if self._has_x509 else None,
                 authorization=self._has_users,
+                cluster_role=self._cluster_role,
                 oplog_size_mb=self._oplog_size_mb,
                 set_parameters=self._set_parameters,
                 extra_flags=self._extra_flags,
@@ -456,13 +468,6 @@ class ReplicaSetLab:
                 "createUser", self.backup_username, pwd=self.backup_password, roles=list(BACKUP_ROLES)
             )
         self.wait_until_replicated()
-
-    def _drop_foreign_users(self) -> None:
-        ours = {self.root_username, self.backup_username}
-        with self.client() as client:
-            for user in client.admin.command("usersInfo", {"forAllDBs": True})["users"]:
-                if user["db"] != "admin" or user["user"] not in ours:
-                    client[user["db"]].command("dropUser", user["user"])
 
     def _ask_for_election(self) -> None:
         """Let a member stand now instead of after the election timeout; one that cannot win changes nothing."""

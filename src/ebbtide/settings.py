@@ -97,6 +97,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("snapshot.lock_warn_seconds", _at_least(float, 1), 300.0, "seconds", "A head locked for longer is an event."),
     _setting("snapshot.pause_buffer_bytes", _at_least(int, 0), 1024**3, "bytes; 0: never", "Where a snapshot has at most so much to read, that is copied beside its head's files while the head is locked, and stored once it is free again; more is stored under the lock. Of no use where files can be cloned; not done where `head.read_bytes_per_second` is set."),
     _setting("restore.cache_gb", _at_least(float, 0), 0.0, "GB, at least 0.25; 0: by itself", "Cache of the mongod that a restore replays and reads with; by itself: a quarter of the memory that is free, at most 8."),
+    _setting("restore.undo_hours", _at_least(float, 0), 72.0, "hours", "So long, from its undo point on, a restore into a running set can be undone: the snapshot and the archived oplog that this takes stay, whatever schedule and window say."),
     _setting("oplog.slice_seconds", _at_least(float, 1), 15.0, "seconds, at least 1", "So far the oplog archive may be behind its set; a slice is stored at least that often."),
     _setting("oplog.upkeep_seconds", _at_least(float, 1), 60.0, "seconds, at least 1", "How often slices of the oplog archive are merged, and those before the window removed."),
     _setting("oplog.merge_slices", _at_least(int, 2), 20, "number, at least 2", "So many small slices in a row become one."),

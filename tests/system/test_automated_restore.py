@@ -5,7 +5,9 @@ restore is left over, and the data is what was asked for.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -86,6 +88,16 @@ class Target:
             if not service.has_crashed():
                 raise
         service.wait_until(service.has_crashed, f"crash points {points}", seconds=180)
+
+    @contextmanager
+    def short_window(self) -> Iterator[None]:
+        """No moment of the past can be restored by the schedule."""
+        with self.owner.service.catalog() as catalog:
+            (cluster,) = catalog.clusters.list_live()
+            schedule = catalog.schedules.get(cluster)
+            catalog.schedules.put(replace(schedule, point_in_time_window_hours=0))
+            yield
+            catalog.schedules.put(schedule)
 
     def is_blocked(self) -> bool:
         with self.owner.lab.client() as client:
@@ -175,7 +187,14 @@ def test_an_important_collection_comes_back_as_it_was_a_second_before_and_can_be
     assert job["delivery"]["targetClusterName"] == "shop"
     assert not {"url", "expires", "expirationHours", "maxDownloads"} & set(job["delivery"])
 
-    undone = target.wait(str(target.client.undo_restore(target.group_id, done["id"], {})["id"]))
+    kept = datetime.fromisoformat(restored["undoUntil"]) - datetime.fromisoformat(
+        restored["undoPoint"]["date"]
+    )
+    assert timedelta(hours=71) < kept < timedelta(hours=73)
+    with target.short_window():
+        # The window has moved on: what undoing takes is kept for longer.
+        undo_id = str(target.client.undo_restore(target.group_id, done["id"], {})["id"])
+    undone = target.wait(undo_id)
 
     assert undone["automated"]["undoes"] == done["id"]
     with target.owner.lab.client(w="majority") as client:

@@ -11,7 +11,7 @@ from ebbtide.api.operations import Call
 from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
 from ebbtide.api.resolving import resolve_point
 from ebbtide.domain.access import is_owner, may_write
-from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope
+from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, keeps_undo
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.optime import OplogTimestamp
@@ -72,7 +72,9 @@ def build_undo(call: Call, restore: AutomatedRestore, point: OplogTimestamp) -> 
         raise refusal("CANNOT_RESTORE_TO_TARGET", restore.target_group_id)
     check_target(call, cluster)
     resolution = resolve_point(
-        replace(call, found_cluster=cluster), AtOplog(seconds=point.seconds, increment=point.increment)
+        replace(call, found_cluster=cluster),
+        AtOplog(seconds=point.seconds, increment=point.increment),
+        is_kept=keeps_undo(restore, now=call.now),
     )
     return AutomatedRequest(
         source=cluster,

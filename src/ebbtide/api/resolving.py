@@ -24,8 +24,8 @@ def open_repository(call: Call) -> Repository:
     return Repository.open(DirectoryStorage(call.context.repository_path))
 
 
-def resolve_point(call: Call, point: RestorePoint) -> Resolution:
-    """What it comes to. May ask the set. Raises the contract's refusals."""
+def resolve_point(call: Call, point: RestorePoint, *, is_kept: bool = False) -> Resolution:
+    """What it comes to; `is_kept`: also before the window. May ask the set. Raises the contract's refusals."""
     if isinstance(point, AtSnapshot):
         _require_own_snapshot(call, point)
     try:
@@ -35,6 +35,7 @@ def resolve_point(call: Call, point: RestorePoint) -> Resolution:
             catalog=call.context.catalog,
             repository=open_repository(call),
             now_seconds=int(call.now.timestamp()),
+            is_kept=is_kept,
         )
     except EbbtideError as error:
         raise refusal("REFUSED", str(error)) from None

@@ -32,6 +32,7 @@ def automated_document(record: AutomatedRestore) -> Document:
         targetSays=tell_target(record),
         writeBlock=record.write_block.value,
         undoPoint=None if record.undo_point is None else bson_timestamp(record.undo_point),
+        undoUntil=None if record.undo_until is None else iso_date(record.undo_until),
         canBeUndone=record.undo_point is not None and record.target_state is not TargetState.UNTOUCHED,
         foreignWrites=list(record.foreign_writes) or None,
         entriesApplied=record.entries_applied,

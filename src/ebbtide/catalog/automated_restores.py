@@ -4,6 +4,7 @@ A unique index over the active ones keeps two restores off one target, so `inser
 back by `release`, once nothing of the job can touch the target any more.
 """
 
+from datetime import datetime
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -46,6 +47,13 @@ class AutomatedRestoreCollection:
     @translated
     def list_active(self) -> list[AutomatedRestore]:
         cursor = self._restores.find({"is_active": True})
+        return [from_document(AutomatedRestore, d) for d in cursor]
+
+    @translated
+    def list_with_undo(self, target_cluster_id: ClusterId, now: datetime) -> list[AutomatedRestore]:
+        """The restores into this target that are active, or whose time to be undone is not over at `now`."""
+        live = [{"is_active": True}, {"undo_until": {"$gt": now}}]
+        cursor = self._restores.find({"target_cluster_id": target_cluster_id, "$or": live})
         return [from_document(AutomatedRestore, d) for d in cursor]
 
     @translated

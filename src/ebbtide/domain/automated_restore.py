@@ -102,7 +102,8 @@ class AutomatedRestore:
     """What a restore job does to its target; `id` is the job's.
 
     `is_active` until nothing of the job can touch the target any more: one such restore per target. `undo_point` is the
-    last moment of the target before the first removal, `undo_snapshot_id` was taken for it. `write_block` says SET
+    last moment of the target before the first removal, `undo_snapshot_id` was taken for it; what it takes, from the end of
+    `undo_base_id` on, stays until `undo_until`. `write_block` says SET
     before the block is set. `quiet_after` is the target's newest entry when others were kept off last, so that what was
     written since can be found. `undoes` is the job that this one takes back. `finished` are namespaces of the source
     that are in place with their documents.
@@ -123,6 +124,8 @@ class AutomatedRestore:
     write_block: WriteBlock = WriteBlock.OFF
     undo_point: OplogTimestamp | None = None
     undo_snapshot_id: SnapshotId | None = None
+    undo_base_id: SnapshotId | None = None
+    undo_until: datetime | None = None
     quiet_after: OplogTimestamp | None = None
     foreign_writes: tuple[str, ...] = ()
     collections: tuple[CollectionProgress, ...] = ()
@@ -263,6 +266,15 @@ def plan_resumption(record: AutomatedRestore) -> Resumption:
     if record.target_state in (TargetState.UNTOUCHED, TargetState.REMOVING):
         return Resumption(removal_is_done=False, finished=frozenset())
     return Resumption(removal_is_done=True, finished=frozenset(record.finished))
+
+
+def keeps_undo(record: AutomatedRestore, *, now: datetime) -> bool:
+    """Whether what undoing takes must stay: while the restore may still change its target, then until its time."""
+    if record.undo_point is None or record.undo_until is None:
+        return False
+    if record.is_active:
+        return True
+    return record.target_state is not TargetState.UNTOUCHED and now < record.undo_until
 
 
 def tell_target(record: AutomatedRestore) -> str:

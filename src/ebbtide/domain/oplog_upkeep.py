@@ -2,7 +2,7 @@
 
 Trimming keeps everything that a restore into the window needs: the newest snapshot at or before the window's start is
 the base of its first moments, and from the entry at that snapshot's T_a on all entries stay. So stays what a restore job
-under way needs, and the newest slice: the archive goes on behind it.
+under way or the undoing of one needs, and the newest slice: the archive goes on behind it.
 
 Merging puts many small slices in a row into one. The merged one is stored first; its parts are then redundant, and go
 after a grace, as somebody may be about to read them.
@@ -35,7 +35,7 @@ def oldest_needed(
     """The entry from which on everything stays.
 
     `snapshots` of the cluster, in any state: those that can be brought back count too. `pinned`: T_a of the bases of
-    restore jobs under way. Where no snapshot lies at or before the window's start, it is the oldest one's T_a; without
+    restore jobs under way, and of those that can be undone. Where no snapshot lies at or before the window's start, it is the oldest one's T_a; without
     any snapshot the window's start.
     """
     snapshots = list(snapshots)

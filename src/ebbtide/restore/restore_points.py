@@ -33,10 +33,17 @@ FIRST = OplogTimestamp(seconds=0, increment=0)
 
 
 def resolve_asked(
-    point: RestorePoint, *, access: ClusterAccess, catalog: Catalog, repository: Repository, now_seconds: int
+    point: RestorePoint,
+    *,
+    access: ClusterAccess,
+    catalog: Catalog,
+    repository: Repository,
+    now_seconds: int,
+    is_kept: bool = False,
 ) -> Resolution | Refusal:
     """What a restore point comes to that somebody asks for at `now_seconds` since 1970.
 
+    `is_kept`: it is an undo point, which may lie before the point-in-time window.
     Where the set does not answer, what is archived is all there is. Raises Unreachable for AtNow then, StorageError,
     and the catalog's errors.
     """
@@ -47,7 +54,7 @@ def resolve_asked(
     archived = max((found.last.timestamp for found in ranges), default=FIRST)
     newest, lives = _newest(point, access, archived)
     window = timedelta(hours=catalog.schedules.get(cluster).point_in_time_window_hours)
-    first = max(0, now_seconds - int(window.total_seconds()))
+    first = 0 if is_kept else max(0, now_seconds - int(window.total_seconds()))
     return _resolve(
         point,
         cluster.id,

@@ -2,15 +2,22 @@
 
 A target is a cluster under backup, so all that it takes is a snapshot to build on, and an archive that reaches that
 moment. A snapshot is asked for where none leads there; the job then waits, out of everybody's way, until it is taken.
+From the moment that it is recorded on, what it takes is kept for `restore.undo_hours`: retention, prune and the trimming
+of the archive ask `kept_undos`.
+
 Crash: the snapshot that was asked for is in the record, and is waited for by the next attempt.
 """
+
+from datetime import datetime, timedelta
 
 from ebbtide.backup.archive_wait import newest_committed, wait_until_archived
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
-from ebbtide.domain.automated_restore import AutomatedRestore
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.domain.automated_restore import AutomatedRestore, keeps_undo
 from ebbtide.domain.cluster import Cluster
-from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal, RestorePoint
+from ebbtide.domain.ids import ClusterId
+from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal, Resolution, RestorePoint
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.jobs.runner import JobPaused, JobRun
 from ebbtide.restore.preflight import PreflightFailed
@@ -37,11 +44,13 @@ def prepare_undo(context: BackupContext, restore: AutomatedRestore, target: Clus
             raise PreflightFailed(
                 f"the snapshot of {target.name} that undoing takes failed: {problem}", hint=_WITHOUT
             )
-    refusal = _find_refusal(context, target, AtNow())
-    if refusal is None:
+    resolved = _resolve(context, target, AtNow())
+    if isinstance(resolved, Resolution):
         return
     if restore.undo_snapshot_id is not None:
-        raise JobPaused(f"waits until the archive of {target.name} has gone on from its snapshot: {refusal}")
+        raise JobPaused(
+            f"waits until the archive of {target.name} has gone on from its snapshot: {resolved.message}"
+        )
     _ask_for_snapshot(context, restore, target)
 
 
@@ -61,23 +70,33 @@ def record_undo_point(
         check=run.check,
         seconds=ARCHIVE_SECONDS,
     )
-    refusal = _find_refusal(context, target, AtOplog(point.seconds, point.increment))
-    if refusal is not None:
+    resolved = _resolve(context, target, AtOplog(point.seconds, point.increment))
+    if isinstance(resolved, Refusal):
         raise PreflightFailed(
-            f"what is on {target.name} now could not be brought back: {refusal}", hint=_WITHOUT
+            f"what is on {target.name} now could not be brought back: {resolved.message}", hint=_WITHOUT
         )
-    context.catalog.automated_restores.update(restore.id, undo_point=point)
+    hours = timedelta(hours=context.settings.number("restore.undo_hours"))
+    context.catalog.automated_restores.update(
+        restore.id,
+        undo_point=point,
+        undo_base_id=resolved.base.id,
+        undo_until=context.clock.now() + hours,
+    )
 
 
-def _find_refusal(context: BackupContext, target: Cluster, point: RestorePoint) -> str | None:
-    resolved = resolve_asked(
+def kept_undos(catalog: Catalog, target_id: ClusterId, *, now: datetime) -> list[AutomatedRestore]:
+    """The restores into a cluster of which nothing may go that undoing them takes."""
+    return [r for r in catalog.automated_restores.list_with_undo(target_id, now) if keeps_undo(r, now=now)]
+
+
+def _resolve(context: BackupContext, target: Cluster, point: RestorePoint) -> Resolution | Refusal:
+    return resolve_asked(
         point,
         access=context.access(target),
         catalog=context.catalog,
         repository=context.repository,
         now_seconds=int(context.clock.now().timestamp()),
     )
-    return resolved.message if isinstance(resolved, Refusal) else None
 
 
 def _ask_for_snapshot(context: BackupContext, restore: AutomatedRestore, target: Cluster) -> None:

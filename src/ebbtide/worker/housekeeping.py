@@ -22,6 +22,7 @@ from ebbtide.domain.retention import plan_retention
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
 from ebbtide.restore.abandoned import settle_abandoned
+from ebbtide.restore.undo_point import kept_undos
 from ebbtide.worker.oplog_upkeep import OplogUpkeep
 from ebbtide.worker.pruning import Pruning
 from ebbtide.worker.scheduler import ACTOR, Scheduler
@@ -117,10 +118,11 @@ class Housekeeping:
         past = [s for s in snapshots if s.expires is None or s.expires <= now]
         if not past:
             return
+        undo_bases = {undo.undo_base_id for undo in kept_undos(self._catalog, cluster_id, now=now)}
         verdicts = plan_retention(
             snapshots,
             retention_days=self._catalog.schedules.get(cluster).retention_days,
-            in_use={s.id for s in past if self._is_in_use(s.id, now)},
+            in_use={s.id for s in past if s.id in undo_bases or self._is_in_use(s.id, now)},
             now=now,
         )
         for verdict in verdicts:

@@ -17,6 +17,7 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
+from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.oplog_upkeep import oldest_needed, plan_merges, plan_trim, redundant_slices
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.snapshot import SnapshotState
@@ -26,6 +27,7 @@ from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.merge import merge_slices, remove_parts
 from ebbtide.oplog.slice import FOLDER
 from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.restore.undo_point import kept_undos
 from ebbtide.storage.throttled import stoppable
 
 _log = structlog.get_logger()
@@ -110,13 +112,17 @@ class OplogUpkeep:
     def _oldest_needed(self, cluster: Cluster) -> OplogTimestamp:
         schedule = self._catalog.schedules.get(cluster)
         snapshots = self._catalog.snapshots.list_in_state(cluster.id, *SnapshotState)
-        applied = {s.id: s.applied_timestamp for s in snapshots}
-        # A base that is not listed is one that we know nothing of: then everything stays.
-        pinned = [
-            applied.get(job.snapshot_id) or OplogTimestamp(0, 0)
+        bases: list[SnapshotId | None] = [
+            job.snapshot_id
             for job in self._catalog.restore_jobs.list_unfinished()
             if job.cluster_id == cluster.id and job.limit is not None
         ]
+        bases += [u.undo_base_id for u in kept_undos(self._catalog, cluster.id, now=self._clock.now())]
+        applied: dict[SnapshotId | None, OplogTimestamp | None] = {
+            s.id: s.applied_timestamp for s in snapshots
+        }
+        # A base that is not listed is one that we know nothing of: then everything stays.
+        pinned = [applied.get(base) or OplogTimestamp(0, 0) for base in bases]
         window = timedelta(hours=schedule.point_in_time_window_hours)
         return oldest_needed(snapshots, window_start=self._clock.now() - window, pinned=pinned)
 

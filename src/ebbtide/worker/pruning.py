@@ -28,6 +28,7 @@ from ebbtide.errors import EbbtideError, LeaseLost
 from ebbtide.events import record_event
 from ebbtide.repository.prune import Kind, PrunePlan, execute_prune, inspect, plan_prune
 from ebbtide.repository.repository import ReplicaSetStore
+from ebbtide.restore.undo_point import kept_undos
 
 _log = structlog.get_logger()
 
@@ -153,13 +154,23 @@ class Pruning:
         ]
 
     def _pinned(self, snapshots: Collection[Snapshot]) -> set[SnapshotId]:
-        """Those of `snapshots` that a restore job or a download is at work on."""
+        """Those of `snapshots` that a restore job or a download is at work on, or that undoing a restore takes."""
         now = self._clock.now()
+        undo_bases = {
+            undo.undo_base_id
+            for cluster_id in {s.cluster_id for s in snapshots}
+            for undo in kept_undos(self._catalog, cluster_id, now=now)
+        }
         return {
             s.id
             for s in snapshots
             if s.removed is None
-            and any(self._is_at_work(job, now) for job in self._catalog.restore_jobs.list_for_snapshot(s.id))
+            and (
+                s.id in undo_bases
+                or any(
+                    self._is_at_work(job, now) for job in self._catalog.restore_jobs.list_for_snapshot(s.id)
+                )
+            )
         }
 
     def _is_at_work(self, restore: RestoreJob, now: datetime) -> bool:

@@ -167,6 +167,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.automated_restores.find(automated.id)
     catalog.automated_restores.find_active(cluster.id)
     catalog.automated_restores.list_active()
+    catalog.automated_restores.list_with_undo(cluster.id, now)
     catalog.automated_restores.update(automated.id, entries_applied=1)
     catalog.automated_restores.finish_collection(automated.id, "a.b")
     catalog.automated_restores.release(automated.id)

@@ -13,9 +13,10 @@ from ebbtide.backup.prune_guard import PruneGuard, PruneInterrupted, wait_until_
 from ebbtide.backup.requesting import enqueue_snapshot
 from ebbtide.backup.snapshot_changes import CannotUndelete, delete_snapshot, undelete_snapshot
 from ebbtide.data_directory import DataDirectory
+from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, TargetState
 from ebbtide.domain.cluster import ClusterState, Head, HeadState
 from ebbtide.domain.download import Transfer
-from ebbtide.domain.ids import new_id
+from ebbtide.domain.ids import RestoreJobId, new_id
 from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.progress import NoProgress
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -187,6 +188,37 @@ def test_retention_deletes_what_is_past_its_time_but_the_last_good_one(
     assert [state_of(upkeep, s) for s in (kept, last)] == [SnapshotState.COMPLETE] * 2
 
 
+def restored_into(service: Any, base: Snapshot, *, until: datetime) -> AutomatedRestore:
+    """A restore into the cluster that is over, and can be undone on that base until then."""
+    restore = AutomatedRestore(
+        id=RestoreJobId(new_id()),
+        target_group_id=service.group.id,
+        target_cluster_id=service.cluster.id,
+        target_name=service.cluster.name,
+        scope=RestoreScope(),
+        requested=service.clock.now(),
+        is_active=False,
+        target_state=TargetState.RESTORED,
+        undo_point=base.applied_timestamp,
+        undo_base_id=base.id,
+        undo_until=until,
+    )
+    service.catalog.automated_restores.insert(restore)
+    return restore
+
+
+def test_the_base_of_an_undo_point_outlives_its_time(upkeep: Any, context: BackupContext) -> None:
+    now = upkeep.clock.now()
+    base, other = upkeep.new_snapshot(expires=now), upkeep.new_snapshot(expires=now)
+    upkeep.new_snapshot()
+    restored_into(upkeep, base, until=now + 3 * DAY)
+    Housekeeping(context).look()
+    assert [state_of(upkeep, s) for s in (base, other)] == [SnapshotState.COMPLETE, SnapshotState.DELETED]
+    upkeep.clock.ahead = 3 * DAY
+    Housekeeping(context).look()
+    assert state_of(upkeep, base) is SnapshotState.DELETED
+
+
 def test_what_is_long_past_is_forgotten(upkeep: Any, context: BackupContext) -> None:
     job = upkeep.new_job(upkeep.new_snapshot())
     ended = make_transfer(upkeep, job, ended=upkeep.clock.now())
@@ -269,6 +301,20 @@ def require_sound(context: BackupContext, snapshot: Snapshot) -> None:
         check_cancelled=never_cancelled,
     )
     assert damage == []
+
+
+def test_prune_keeps_the_base_of_an_undo_point_that_somebody_deleted(
+    upkeep: Any, context: BackupContext
+) -> None:
+    base = stored(upkeep, 1)
+    stored(upkeep, 2)
+    restored_into(upkeep, base, until=upkeep.clock.now() + 3 * DAY)
+    delete(upkeep, base)
+    upkeep.clock.ahead = 2 * DAY
+    assert prune(upkeep, context).reports[0].removed_manifests == 0
+    require_sound(context, base)
+    upkeep.clock.ahead = 3 * DAY
+    assert prune(upkeep, context).reports[0].removed_manifests == 1
 
 
 def test_prune_waits_for_the_delay_and_then_nothing_comes_back(upkeep: Any, context: BackupContext) -> None:

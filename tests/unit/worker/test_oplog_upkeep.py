@@ -12,6 +12,7 @@ from ebbtide.backup.archive_gaps import ask_for_base, record_gaps
 from ebbtide.backup.archive_wait import ArchiveBehind, wait_until_archived
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.domain.archive_state import ArchiveState
+from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, TargetState
 from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId, new_id
 from ebbtide.domain.optime import OplogTimestamp
@@ -183,6 +184,35 @@ def test_a_restore_job_on_a_base_that_nobody_knows_keeps_everything(scene: Scene
     scene.pin(SnapshotId("f" * 24))
     scene.upkeep.run()
     assert scene.firsts() == [0, 10, 20]
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_what_undoing_a_restore_takes_stays_until_its_time(scene: Scene, is_active: bool) -> None:
+    scene.write(0, 40, begins=True)
+    base = scene.snapshot(1, 15)
+    scene.snapshot(2, 35)
+    scene.keep_for(hours=0)
+    restore = AutomatedRestore(
+        id=RestoreJobId(new_id()),
+        target_group_id=CLUSTER.group_id,
+        target_cluster_id=CLUSTER.id,
+        target_name=CLUSTER.name,
+        scope=RestoreScope(),
+        requested=BEGIN,
+        is_active=is_active,
+        target_state=TargetState.LOADING,
+        undo_point=OplogTimestamp(BEGIN_SECONDS + 20, 1),
+        undo_base_id=base.id,
+        undo_until=BEGIN + timedelta(hours=72),
+    )
+    scene.catalog.automated_restores.insert(restore)
+    scene.clock.seconds = 72 * 3600 - 1.0
+    scene.upkeep.run()
+    assert scene.firsts() == [10, 20, 30]
+    scene.clock.seconds += 1.0
+    scene.upkeep.run()
+    # A restore that is still under way may touch its target at any moment.
+    assert scene.firsts() == ([10, 20, 30] if is_active else [30])
 
 
 def test_small_slices_are_merged_and_their_parts_go_after_the_grace(scene: Scene) -> None:

@@ -415,6 +415,7 @@ class Automated(TypedDict):
     targetSays: str
     writeBlock: WriteBlock
     undoPoint: NotRequired[BsonTimestamp]
+    undoUntil: NotRequired[Date]
     canBeUndone: bool
     foreignWrites: NotRequired[list[str]]
     entriesApplied: NotRequired[Bytes]

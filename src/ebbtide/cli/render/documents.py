@@ -199,6 +199,7 @@ def restore_fields(job: Document, progress: Document) -> Fields:
         ("into", cell(automated.get("targetClusterName"))),
         ("target", cell(automated.get("targetSays"))),
         ("undo point", bson_time(automated.get("undoPoint"))),
+        ("kept until", cell(automated.get("undoUntil"))),
         ("compared", _compared(automated.get("comparison"))),
         ("written by others", ", ".join(automated.get("foreignWrites") or [])),
         ("file", cell(progress.get("fileName"))),

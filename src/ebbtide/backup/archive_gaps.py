@@ -11,8 +11,9 @@ from ebbtide.backup.requesting import request_snapshot
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
+from ebbtide.domain.gap_base import needs_base
 from ebbtide.domain.oplog import OplogGap, update_gaps
-from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import Refused
 from ebbtide.events import record_event
 from ebbtide.oplog.archive import OplogArchive
@@ -52,26 +53,14 @@ def _tell(cluster: Cluster, gap: OplogGap, context: BackupContext) -> None:
 
 
 def ask_for_base(cluster: Cluster, state: ArchiveState, context: BackupContext) -> None:
-    """Have a snapshot taken where the newest gap has none after it; once for each gap. Harmless to repeat."""
+    """Have a snapshot taken where the newest gap has none behind it. Harmless to repeat: look often."""
     if not state.gaps:
         return
-    gap = state.gaps[-1]
-    if any(
-        _is_base_after(s, gap) for s in context.catalog.snapshots.list_in_state(cluster.id, *SnapshotState)
-    ):
+    snapshots = context.catalog.snapshots.list_in_state(cluster.id, *SnapshotState)
+    if not needs_base(state.gaps[-1], snapshots, now=context.clock.now()):
         return
     try:
         request_snapshot(cluster, catalog=context.catalog, clock=context.clock, actor=ACTOR)
     except Refused as error:
         # The head does not follow, or a snapshot is being taken that began before the gap was found.
         _log.debug("oplog.base_waits", message=error.message)
-
-
-def _is_base_after(snapshot: Snapshot, gap: OplogGap) -> bool:
-    """Whether the snapshot was asked for because of the gap, or serves as well; a failed one has had its chance."""
-    if snapshot.created > gap.found:
-        return True
-    applied = snapshot.applied_timestamp
-    return (
-        snapshot.state is SnapshotState.COMPLETE and applied is not None and applied >= gap.before.timestamp
-    )

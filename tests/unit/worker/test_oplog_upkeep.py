@@ -298,6 +298,24 @@ def test_a_snapshot_behind_the_gap_is_base_enough(scene: Scene, at: int) -> None
     assert scene.event_kinds() == ["oplog.gap"]
 
 
+def test_a_base_that_failed_is_asked_for_again(scene: Scene) -> None:
+    scene.write(0, 20, begins=True)
+    scene.write(40, 60)
+    follow(scene)
+    scene.clock.seconds = 60.0
+    state = record_gaps(CLUSTER, scene.state, scene.archive, reason="", context=scene.context)
+    scene.clock.seconds = 61.0
+    ask_for_base(CLUSTER, state, scene.context)
+    (first,) = scene.catalog.snapshots.list_in_progress()
+    scene.catalog.snapshots.update(first.id, state=SnapshotState.FAILED)
+    ask_for_base(CLUSTER, state, scene.context)
+    assert scene.catalog.snapshots.list_in_progress() == []
+    scene.clock.seconds = 61.0 + 15 * 60
+    ask_for_base(CLUSTER, state, scene.context)
+    (second,) = scene.catalog.snapshots.list_in_progress()
+    assert second.id != first.id
+
+
 def test_without_a_head_the_base_waits(scene: Scene) -> None:
     scene.write(0, 20, begins=True)
     scene.write(40, 60)

@@ -120,6 +120,8 @@ class _Session:
         self._is_drained = False
         self._is_over = False
         self._head_lag = 0.0
+        self._tails_head = False
+        self._read_at = float("inf")
         self._window: float | None = None
         self._pipeline = SlicePipeline(
             archive, on_stored=self._on_stored, check=self._check, name=f"oplog {cluster.name}"
@@ -205,6 +207,7 @@ class _Session:
         """Read until it is better to look for a source again; what was read stays in hand."""
         since = self._clock.monotonic()
         self._window = source.window_seconds
+        self._tails_head = source.is_head
         while not self._stopping.is_set():
             try:
                 self._take(source.tail.next_batch())
@@ -229,10 +232,22 @@ class _Session:
         if not batch:
             if self._draft is None and self._pipeline.is_idle:
                 self._record.complete_through = self._now_at_source()
+            self._read_at = self._clock.monotonic() - self._source_lag
             return
         if self._draft is None:
-            self._draft = SliceDraft(predecessor=self._submitted, opened=self._clock.monotonic())
+            self._draft = SliceDraft(predecessor=self._submitted, opened=self._opened_at())
         self._draft.add(batch)
+        self._read_at = self._clock.monotonic()
+
+    def _opened_at(self) -> float:
+        """From when on the age of a slice that begins now counts.
+
+        Its entries may be as old as the last look that told all there was: what a locked head held back comes late
+        from another member, and must not wait for a whole slice on top. Half of one at most, or catching up would
+        store a slice for each batch.
+        """
+        now = self._clock.monotonic()
+        return max(min(now, self._read_at), now - self._slice_seconds * CLOSE_SHARE / 2)
 
     def _is_slice_due(self) -> bool:
         if self._draft is None:
@@ -258,8 +273,13 @@ class _Session:
         self._submitted = draft.last
 
     def _now_at_source(self) -> datetime:
-        """Up to when a drained tail has everything: the head itself may lag a little."""
-        return self._clock.now() - timedelta(seconds=self._head_lag)
+        """Up to when a drained tail has everything."""
+        return self._clock.now() - timedelta(seconds=self._source_lag)
+
+    @property
+    def _source_lag(self) -> float:
+        """The head itself may lag, for as long as it is locked at the least; who stands in for it does not."""
+        return self._head_lag if self._tails_head else 0.0
 
     def _should_leave(self, source: Source, head: Head, since: float) -> bool:
         if self._is_over:

@@ -21,6 +21,8 @@ from ebbtide.testing.lab import ReplicaSetLab
 from ebbtide.testing.oplog import archive_now, archive_of, differing_history
 
 WAIT_SECONDS = 120.0
+LOCKED_SECONDS = 25.0
+LOCKS = 4
 LARGE_BYTES = 16 * 1024 * 1024 - 200
 
 
@@ -103,6 +105,50 @@ def test_while_the_head_is_locked_another_member_is_tailed(
         lambda: source_of(shared_installation, followed) == head, what="the head to be tailed again"
     )
     assert differing_history(shared_installation.context, followed, shared_lab) == []
+
+
+def real_lag(installation: Any, cluster: Cluster) -> float:
+    """Seconds since the second of the newest archived entry; true while there are writes all the time."""
+    archived_to = installation.catalog.archives.find(cluster.id).archived_to
+    return float(installation.context.clock.now().timestamp()) - archived_to.timestamp.seconds
+
+
+def lags_under_a_lock(installation: Any, cluster: Cluster, lab: ReplicaSetLab) -> tuple[float, float]:
+    """How far the archive was behind at most, in truth and by its own word, while the head was locked under writes."""
+    clock, archives = installation.context.clock, installation.catalog.archives
+    # The worst beginning: no slice is open that could take the first entries along.
+    archive_now(installation.context, cluster)
+    real: list[float] = []
+    told: list[float] = []
+    with locked_head(installation, cluster), lab.client(w="majority") as client:
+        began = clock.monotonic()
+        while clock.monotonic() < began + LOCKED_SECONDS:
+            client.shop.things.insert_one({"during": "a long lock"})
+            real.append(real_lag(installation, cluster))
+            told.append(lag_at(archives.find(cluster.id), clock.now()) or 0.0)
+            clock.sleep(0.1)
+    return max(real), max(told)
+
+
+@pytest.mark.long
+def test_it_is_at_most_as_far_behind_as_the_setting_says_while_the_head_is_locked(
+    shared_installation: Any, followed: Cluster, shared_lab: ReplicaSetLab
+) -> None:
+    setting = shared_installation.context.settings.number("oplog.slice_seconds")
+    assert 1.5 * setting < LOCKED_SECONDS
+    head = head_address(shared_installation, followed)
+    seen = []
+    # A machine that stands still for a moment is behind for a moment; an archiver that waits for the lock always is.
+    for _ in range(LOCKS):
+        shared_installation.wait_until(
+            lambda: source_of(shared_installation, followed) == head, what="the head to be tailed"
+        )
+        seen.append(lags_under_a_lock(shared_installation, followed, shared_lab))
+        if max(seen[-1]) < setting:
+            break
+    assert max(seen[-1]) < setting, seen
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+    assert shared_installation.catalog.archives.find(followed.id).gaps == ()
 
 
 def test_somebody_is_told_once_that_it_is_behind_and_once_that_it_is_not(

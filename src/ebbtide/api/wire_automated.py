@@ -38,6 +38,8 @@ def automated_document(record: AutomatedRestore) -> Document:
         entriesApplied=record.entries_applied,
         replaySeconds=record.replay_seconds,
         collections=[_collection(found) for found in record.collections],
+        collectionsTotal=record.collections_total,
+        collectionsDone=record.collections_done,
         comparison=None if record.comparison is None else _comparison(record.comparison),
         seconds=record.seconds,
     )

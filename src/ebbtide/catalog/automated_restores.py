@@ -1,7 +1,8 @@
 """Automated restores: what each restore job did to its target.
 
 A unique index over the active ones keeps two restores off one target, so `insert` is what claims it. The claim is given
-back by `release`, once nothing of the job can touch the target any more.
+back by `release`, once nothing of the job can touch the target any more. Which collections are in place is a document
+each: a list in the record would be written anew for each of them.
 """
 
 from datetime import datetime
@@ -26,6 +27,7 @@ class AutomatedRestoreCollection:
 
     def __init__(self, database: Database[Document]) -> None:
         self._restores = database.automated_restores
+        self._finished = database.finished_collections
 
     @translated
     def insert(self, restore: AutomatedRestore) -> None:
@@ -68,13 +70,25 @@ class AutomatedRestoreCollection:
 
     @translated
     def finish_collection(self, job_id: RestoreJobId, namespace: str) -> None:
-        """Note that a collection is in place with its documents."""
-        self._restores.update_one({"_id": job_id}, {"$addToSet": {"finished": namespace}})
+        """Note that a collection is in place with its documents. Idempotent."""
+        found = {"_id": f"{job_id} {namespace}", "job_id": job_id, "namespace": namespace}
+        self._finished.replace_one({"_id": found["_id"]}, found, upsert=True)
+
+    @translated
+    def find_finished(self, job_id: RestoreJobId) -> frozenset[str]:
+        """The namespaces of the source that are in place with their documents."""
+        return frozenset(d["namespace"] for d in self._finished.find({"job_id": job_id}))
+
+    @translated
+    def forget_finished(self, job_id: RestoreJobId) -> None:
+        """None of them is in place any more."""
+        self._finished.delete_many({"job_id": job_id})
 
     @translated
     def release(self, job_id: RestoreJobId) -> None:
-        """Let others restore into the target."""
+        """Let others restore into the target. No attempt goes on any more: what was in place need not be known."""
         self._restores.update_one({"_id": job_id}, {"$set": {"is_active": False}})
+        self._finished.delete_many({"job_id": job_id})
 
 
 def _restore(document: Document | None) -> AutomatedRestore | None:

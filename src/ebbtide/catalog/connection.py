@@ -91,6 +91,7 @@ def ensure_indexes(database: Database[Document]) -> None:
         [("is_active", ASCENDING)], partialFilterExpression={"is_active": True}
     )
     database.automated_restores.create_index([("target_cluster_id", ASCENDING), ("undo_until", ASCENDING)])
+    database.finished_collections.create_index("job_id")
     database.prune_runs.create_index([("state", ASCENDING)])
     database.leases.create_index("worker_id")
     database.jobs.create_index([("state", ASCENDING), ("not_before", ASCENDING), ("created", ASCENDING)])

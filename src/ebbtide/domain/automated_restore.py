@@ -4,7 +4,7 @@ A target is a registered cluster whose owner consented. What a restore did to it
 recorded *before* the target is changed, so that after a crash it is never better than the truth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,10 @@ WRITE_BLOCK_SINCE = "6.0"
 
 SPACE_MARGIN = 1.1
 """Data that is loaded takes a little more than the files that it came from: an oplog that grows, pages half full."""
+
+
+COLLECTIONS_SHOWN_MAX = 1000
+"""Of so many collections the progress is kept for each: half a megabyte, with long names."""
 
 
 class TargetState(StrEnum):
@@ -86,6 +90,16 @@ class CollectionProgress:
     is_done: bool = False
 
 
+def choose_shown(found: Iterable[CollectionProgress]) -> tuple[CollectionProgress, ...]:
+    """Those that people are shown of very many: what is under way, then what is to come, then what is done."""
+
+    def rank(progress: CollectionProgress) -> int:
+        return 2 if progress.is_done else 0 if progress.documents else 1
+
+    # A document of the catalog has a bound, and is written anew each time.
+    return tuple(sorted(found, key=rank)[:COLLECTIONS_SHOWN_MAX])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What was compared at the end. `digested` counts collections whose content was compared on both sides."""
@@ -105,8 +119,8 @@ class AutomatedRestore:
     last moment of the target before the first removal, `undo_snapshot_id` was taken for it; what it takes, from the end of
     `undo_base_id` on, stays until `undo_until`. `write_block` says SET
     before the block is set. `quiet_after` is the target's newest entry when others were kept off last, so that what was
-    written since can be found. `undoes` is the job that this one takes back. `finished` are namespaces of the source
-    that are in place with their documents.
+    written since can be found. `undoes` is the job that this one takes back. `collections` are at most
+    COLLECTIONS_SHOWN_MAX of the `collections_total`; which ones are in place with their documents is recorded beside.
     """
 
     id: RestoreJobId
@@ -129,7 +143,8 @@ class AutomatedRestore:
     quiet_after: OplogTimestamp | None = None
     foreign_writes: tuple[str, ...] = ()
     collections: tuple[CollectionProgress, ...] = ()
-    finished: tuple[str, ...] = ()
+    collections_total: int = 0
+    collections_done: int = 0
     comparison: Comparison | None = None
     entries_applied: int = 0
     replay_seconds: float | None = None
@@ -258,14 +273,14 @@ class Resumption:
     finished: frozenset[str]
 
 
-def plan_resumption(record: AutomatedRestore) -> Resumption:
-    """Where the next attempt goes on.
+def plan_resumption(record: AutomatedRestore, finished: Collection[str]) -> Resumption:
+    """Where the next attempt goes on; `finished` are namespaces of the source that were recorded to be in place.
 
     A removal that may be incomplete is made again from the start: nothing is in place then.
     """
     if record.target_state in (TargetState.UNTOUCHED, TargetState.REMOVING):
         return Resumption(removal_is_done=False, finished=frozenset())
-    return Resumption(removal_is_done=True, finished=frozenset(record.finished))
+    return Resumption(removal_is_done=True, finished=frozenset(finished))
 
 
 def keeps_undo(record: AutomatedRestore, *, now: datetime) -> bool:

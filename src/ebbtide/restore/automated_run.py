@@ -217,23 +217,25 @@ class AutomatedRun:
             self._catalog.automated_restores.update(
                 self._id,
                 foreign_writes=found,
-                finished=[],
                 comparison=None,
                 target_state=TargetState.REMOVING,
             )
 
     def _remove(self) -> None:
         """Crash: some of it is gone, and the next attempt removes the rest."""
-        if plan_resumption(self._record()).removal_is_done:
+        if plan_resumption(self._record(), ()).removal_is_done:
             return
         self._state(TargetState.REMOVING)
         self._need(self._load).remove()
+        # Before the state says that what is recorded to be in place is.
+        self._catalog.automated_restores.forget_finished(self._id)
         self._state(TargetState.LOADING)
         reach("automated.removed")
 
     def _load_all(self) -> None:
         """Crash: collections that were finished are not loaded again; others are created anew."""
-        self._need(self._load).load(plan_resumption(self._record()).finished)
+        finished = self._catalog.automated_restores.find_finished(self._id)
+        self._need(self._load).load(plan_resumption(self._record(), finished).finished)
         self._state(TargetState.LOADED)
 
     def _compare(self) -> None:

@@ -8,7 +8,7 @@ from ebbtide.catalog.automated_restores import TargetBusy
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.domain.automated_restore import CollectionProgress, Comparison, TargetState, WriteBlock
 from ebbtide.domain.cluster import ClusterState
-from ebbtide.domain.ids import ClusterId, new_id
+from ebbtide.domain.ids import ClusterId, RestoreJobId, new_id
 from ebbtide.domain.optime import OplogTimestamp
 
 
@@ -60,9 +60,14 @@ def test_a_collection_is_finished_once(catalog: Catalog, make: SimpleNamespace) 
     for namespace in ("a.b", "a.b", "c.d"):
         catalog.automated_restores.finish_collection(restore.id, namespace)
 
-    found = catalog.automated_restores.find(restore.id)
-    assert found is not None
-    assert found.finished == ("a.b", "c.d")
+    catalog.automated_restores.finish_collection(RestoreJobId(new_id()), "of another job")
+
+    assert catalog.automated_restores.find_finished(restore.id) == {"a.b", "c.d"}
+    catalog.automated_restores.forget_finished(restore.id)
+    assert catalog.automated_restores.find_finished(restore.id) == set()
+    catalog.automated_restores.finish_collection(restore.id, "a.b")
+    catalog.automated_restores.release(restore.id)
+    assert catalog.automated_restores.find_finished(restore.id) == set()
 
 
 def test_a_removed_cluster_is_no_target_and_its_password_is_forgotten(

@@ -170,6 +170,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.automated_restores.list_with_undo(cluster.id, now)
     catalog.automated_restores.update(automated.id, entries_applied=1)
     catalog.automated_restores.finish_collection(automated.id, "a.b")
+    catalog.automated_restores.find_finished(automated.id)
+    catalog.automated_restores.forget_finished(automated.id)
     catalog.automated_restores.release(automated.id)
     catalog.transfers.insert(transfer)
     catalog.transfers.list_for_job(transfer.job_id)

@@ -156,7 +156,7 @@ def test_writers_can_be_kept_off_since_six(version: str, can: bool) -> None:
 def test_an_attempt_goes_on_where_the_last_one_was(
     state: TargetState, removal_is_done: bool, finished: set[str]
 ) -> None:
-    found = plan_resumption(replace(RECORD, target_state=state, finished=("a.b",)))
+    found = plan_resumption(replace(RECORD, target_state=state), ("a.b",))
     assert (removal_is_done, finished) == (found.removal_is_done, set(found.finished))
 
 

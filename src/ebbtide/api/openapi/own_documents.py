@@ -421,6 +421,8 @@ class Automated(TypedDict):
     entriesApplied: NotRequired[Bytes]
     replaySeconds: NotRequired[Seconds]
     collections: list[CollectionProgress]
+    collectionsTotal: NotRequired[Int32]
+    collectionsDone: NotRequired[Int32]
     comparison: NotRequired[Comparison]
     seconds: NotRequired[Seconds]
 

@@ -175,7 +175,13 @@ class ShardedLab:
             client = self.admin_client(name)
             with client.start_session() as session:
                 session.advance_cluster_time(highest)
-                client.admin.command("appendOplogNote", 1, data={"ebbtideLab": "gossip"}, session=session)
+                client.admin.command(
+                    "appendOplogNote",
+                    1,
+                    data={"ebbtideLab": "gossip"},
+                    writeConcern=MAJORITY,
+                    session=session,
+                )
         time: Timestamp = highest["clusterTime"]
         return time
 

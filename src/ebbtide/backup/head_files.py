@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.domain.cluster import Cluster, Head
-from ebbtide.mongod.options import MongodOptions, Tcp, TlsFiles
+from ebbtide.mongod.options import ClusterRole, MongodOptions, Tcp, TlsFiles
 
 KEYFILE = "keyfile"
 CA_FILE = "ca.pem"
@@ -56,7 +56,8 @@ def head_options(
 ) -> MongodOptions:
     """How to run the head's mongod: as its fellow members run, as far as they have to agree. Pure.
 
-    `sync_preference` is where initial sync reads, should there be one.
+    `sync_preference` is where initial sync reads, should there be one. A config server has no members that do not say
+    they are of one.
     """
     tls = None
     if cluster.tls_certificate is not None:
@@ -71,6 +72,7 @@ def head_options(
         listen=Tcp(host=head.host, port=head.port),
         cache_gb=cache_gb,
         replica_set_name=cluster.replica_set_name,
+        cluster_role=_cluster_role(cluster),
         keyfile=directory / KEYFILE if cluster.keyfile is not None else None,
         tls=tls,
         cluster_auth_mode=cluster.cluster_auth_mode if cluster.cluster_auth_mode.uses_certificates else None,
@@ -78,3 +80,9 @@ def head_options(
         oplog_size_mb=max(1, cluster.oplog_bytes // 1024**2) if cluster.oplog_bytes else None,
         set_parameters={"initialSyncSourceReadPreference": sync_preference},
     )
+
+
+def _cluster_role(cluster: Cluster) -> ClusterRole | None:
+    if cluster.is_config_server:
+        return ClusterRole.CONFIG
+    return None if cluster.shard_name is None else ClusterRole.SHARD

@@ -40,6 +40,7 @@ from ebbtide.domain.replica_set import (
     split_host_port,
     unhealthy_members,
 )
+from ebbtide.domain.sharding import PartAddress
 from ebbtide.errors import EbbtideError, RegistrationRefused, Unreachable
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment
@@ -376,8 +377,13 @@ def register_cluster(
     clock: Clock,
     group_id: GroupId,
     actor: str,
+    parent_id: ClusterId | None = None,
+    part: PartAddress | None = None,
 ) -> Cluster:
-    """Record the cluster and its future head. Raises RegistrationRefused unless every check passed, NameTaken."""
+    """Record the cluster and its future head; `part` says which part of the sharded cluster `parent_id` it is.
+
+    Raises RegistrationRefused unless every check passed, NameTaken.
+    """
     report.raise_unless_ok()
     if report.facts.configuration is None:
         raise RegistrationRefused([("the set's configuration is not known", "")])
@@ -409,6 +415,9 @@ def register_cluster(
         tls_ca=request.tls_ca,
         tls_certificate=sealed(request.tls_certificate),
         tls_expires=None if report.facts.certificate is None else report.facts.certificate.not_after,
+        parent_id=parent_id,
+        shard_name=None if part is None or part.is_config_server else part.name,
+        is_config_server=part is not None and part.is_config_server,
     )
     catalog.clusters.insert(cluster)
     reach("cluster.recorded")

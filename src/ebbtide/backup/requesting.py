@@ -8,7 +8,7 @@ from datetime import datetime
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.crash_points import reach
-from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId, new_id
 from ebbtide.domain.job import JobKind, queued_job
@@ -36,6 +36,11 @@ def request_snapshot(
 ) -> Snapshot:
     """Record the wish for a snapshot; `scheduled_for` is the schedule's slot, if that asks; without `expires` it is kept
     as long as the schedule says. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
+    if cluster.kind is ClusterKind.SHARDED:
+        raise HeadNotReady(
+            f"{cluster.name} is a sharded cluster: no snapshot is taken of it as a whole",
+            hint="take one of each of its parts",
+        )
     head = catalog.heads.find(cluster.id)
     if cluster.state is not ClusterState.ACTIVE or head is None:
         raise HeadNotReady(

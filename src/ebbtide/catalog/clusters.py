@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 
 from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
-from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, Head, HeadState
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.sealed import Sealed
 
@@ -58,7 +58,15 @@ class ClusterCollection:
     @translated
     def list_live(self) -> list[Cluster]:
         """Every cluster that has, or should have, a head."""
-        return [c for c in map(_cluster, self._clusters.find({"live": True})) if c is not None]
+        # Records made before there were kinds have none.
+        found = self._clusters.find({"live": True, "kind": {"$ne": ClusterKind.SHARDED.value}})
+        return [c for c in map(_cluster, found) if c is not None]
+
+    @translated
+    def list_parts(self, parent_id: ClusterId) -> list[Cluster]:
+        """Live parts of a sharded cluster, by name."""
+        cursor = self._clusters.find({"live": True, "parent_id": parent_id}).sort("name", ASCENDING)
+        return [c for c in map(_cluster, cursor) if c is not None]
 
     @translated
     def count_in_group(self, group_id: GroupId) -> int:

@@ -1,4 +1,7 @@
-"""A registered deployment: one replica set, how to reach it, and the head that Ebbtide runs in it."""
+"""A registered deployment: one replica set, how to reach it, and the head that Ebbtide runs in it.
+
+A sharded cluster is one record without a head (`ClusterKind.SHARDED`), and one more for each of its replica sets.
+"""
 
 import re
 from dataclasses import dataclass
@@ -11,6 +14,13 @@ from ebbtide.domain.sealed import Sealed
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9-]*")
 CLUSTER_NAME_LENGTH_MAX = 64
+
+
+class ClusterKind(StrEnum):
+    """What a record stands for."""
+
+    REPLICA_SET = "REPLICA_SET"  # one set, of its own or part of a sharded cluster
+    SHARDED = "SHARDED"  # a sharded cluster; its parts are clusters of their own
 
 
 class ClusterState(StrEnum):
@@ -31,6 +41,10 @@ class Cluster:
     follows, and no snapshot is begun. `is_detached`: it is being removed without its set being asked. `mongod` is the
     path of a mongod for this head alone, on its worker's machine. `restore_target`: its owner lets restores replace its
     data, as the user `restore_username`, whose password is sealed with `restore_secret_id`.
+
+    Where `kind` is SHARDED there is neither set nor head: `uri` is the config server's, and `replica_set_name`,
+    `head_host` and `head_port` say nothing. A part of a sharded cluster has `parent_id`, and is either the shard
+    `shard_name` or the config server.
     """
 
     id: ClusterId
@@ -62,6 +76,10 @@ class Cluster:
     restore_username: str | None = None
     restore_auth_source: str = "admin"
     restore_password: Sealed | None = None
+    kind: ClusterKind = ClusterKind.REPLICA_SET
+    parent_id: ClusterId | None = None
+    shard_name: str | None = None
+    is_config_server: bool = False
 
     @property
     def restore_secret_id(self) -> str:

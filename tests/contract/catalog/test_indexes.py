@@ -113,6 +113,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.find_by_name(make.group_id, cluster.name)
     catalog.clusters.list_in_group(make.group_id)
     catalog.clusters.list_live()
+    catalog.clusters.list_parts(cluster.id)
     catalog.clusters.count_in_group(make.group_id)
     catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
     catalog.clusters.set_mongod(cluster.id, None)

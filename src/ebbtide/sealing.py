@@ -87,7 +87,7 @@ class ServiceKey:
         if sealed.key_id != self.id:
             raise SealBroken(
                 f"this secret was sealed with service key {sealed.key_id}, and the key at hand is {self.id}",
-                hint="put back the right secret.key, or give the cluster's credentials again",
+                hint="put back the right secret.key, or give the credentials again: ebbtide clusters credentials NAME",
             )
         try:
             return self._cipher.decrypt(sealed.nonce, sealed.ciphertext, record_id.encode())

@@ -11,7 +11,7 @@ from ebbtide.api.lists import slice_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import Document, dry_run_document, own_cluster_document, registration_checks
+from ebbtide.api.wire import Document, checks_document, dry_run_document, own_cluster_document
 from ebbtide.api.wire_oplog import archive_document
 from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration import (
@@ -111,7 +111,7 @@ def _is_name_taken(call: Call, name: str) -> bool:
 
 def _refuse_registration(report: RegistrationReport) -> Exception:
     problems = [f"{c.what} ({c.fix})" if c.fix else c.what for c in report.checks if not c.ok]
-    return refusal("REGISTRATION_REFUSED", "; ".join(problems), extra=registration_checks(report))
+    return refusal("REGISTRATION_REFUSED", "; ".join(problems), extra=checks_document(report.checks))
 
 
 def list_clusters(call: Call) -> Answer:

@@ -117,6 +117,7 @@ CODES: dict[str, Code] = {
     "RESTORE_JOB_ENDED": Code(409, "Restore job {0} has ended already; there is nothing to cancel."),
     "CLUSTER_NAME_TAKEN": Code(409, "A cluster named {0} is registered in this group already."),
     "CLUSTER_NOT_ACTIVE": Code(409, "Cluster {0} is being removed, or was."),
+    "CREDENTIALS_REFUSED": Code(409, "The set does not accept these credentials: {0}"),
     "REGISTRATION_REFUSED": Code(409, "The cluster cannot be registered: {0}"),
     "SNAPSHOT_IN_PROGRESS": Code(409, "{0}"),
     "HEAD_NOT_READY": Code(409, "{0}"),

@@ -6,7 +6,7 @@ documents are described in docs/api.md.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ebbtide.api.families import Family
 from ebbtide.backup.registration import RegistrationReport
+from ebbtide.backup.registration_checks import Check
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event
@@ -315,12 +316,11 @@ def _tls(cluster: Cluster) -> Document:
     )
 
 
-def registration_checks(report: RegistrationReport) -> Document:
-    """Every check of a registration, passed and failed."""
+def checks_document(checks: Iterable[Check]) -> Document:
+    """Every check of a registration, or of credentials, passed and failed."""
     return {
         "checks": [
-            {"name": check.name, "ok": check.ok, "what": check.what, "fix": check.fix}
-            for check in report.checks
+            {"name": check.name, "ok": check.ok, "what": check.what, "fix": check.fix} for check in checks
         ]
     }
 
@@ -329,7 +329,7 @@ def dry_run_document(report: RegistrationReport) -> Document:
     return {
         "dryRun": True,
         "ok": report.ok,
-        **registration_checks(report),
+        **checks_document(report.checks),
         "head": {"host": report.head_host, "port": report.head_port},
         "needs": {"diskBytes": report.disk_bytes, "memoryBytes": report.memory_bytes},
     }

@@ -36,6 +36,12 @@ def secrets_are_current(directory: Path, access: ClusterAccess) -> bool:
         return False
 
 
+def keyfile_is_current(directory: Path, access: ClusterAccess) -> bool:
+    """Whether the keyfile there is the one that the catalog holds. Raises SealBroken."""
+    path = directory / KEYFILE
+    return access.keyfile() == (path.read_text() if path.exists() else None)
+
+
 def _secrets(access: ClusterAccess) -> Mapping[str, str]:
     keyfile, tls = access.keyfile(), access.tls()
     texts = {} if keyfile is None else {KEYFILE: keyfile}

@@ -16,6 +16,7 @@ from ebbtide.backup import head_leaving
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_certificate import HeadCertificate
 from ebbtide.backup.head_connection import ClusterAccess
+from ebbtide.backup.head_credentials import HeadCredentials
 from ebbtide.backup.head_following import HeadFollowing
 from ebbtide.backup.head_handle import HeadHandle
 from ebbtide.backup.head_joining import HeadJoining
@@ -44,6 +45,7 @@ class HeadKeeper:
         self._starting = HeadStarting(self._handle)
         self._joining = HeadJoining(self._handle)
         self._following = HeadFollowing(self._handle)
+        self._credentials = HeadCredentials(self._handle)
         self._certificate = HeadCertificate(self._handle)
 
     # --- from other threads -------------------------------------------------------------------------------------
@@ -165,7 +167,8 @@ class HeadKeeper:
             return HeadSight(is_running=False, is_listed=self._joining.is_listed, is_secondary=False)
         if not self._handle.lock_recovered:
             self._recover_lock(head, access)
-        self._certificate.tend(cluster, head, access)
+        if not self._credentials.tend(cluster, head, access):
+            self._certificate.tend(cluster, head, access)
         is_secondary = self._ask_secondary(access)
         if is_secondary:  # so it is past its start, in which the signal would end it
             rotate_log(process)

@@ -100,13 +100,7 @@ def check_registration(
     """
     check_request(request)
     head_host = request.head_host or str(settings["head.host"])
-    facts = gather_facts(request, settings=settings, data_dir=data_dir)
-    if request.tls is not None:
-        facts = replace(
-            facts,
-            certificate=read_certificate(request.tls.certificate),
-            certificate_trouble=find_trouble_among_themselves(request.tls, head_host),
-        )
+    facts = with_certificate(gather_facts(request, settings=settings, data_dir=data_dir), request, head_host)
     head_port = request.head_port or _choose_port(head_host)
     existing = catalog.clusters.find_by_name(group_id, request.name)
     name_taken = existing is not None and existing.state is not ClusterState.REMOVED
@@ -129,6 +123,17 @@ def check_registration(
         head_port=head_port,
         disk_bytes=head_disk_bytes(facts),
         memory_bytes=int(settings.number("head.cache_gb") * 1024**3) + HEAD_EXTRA_MEMORY_BYTES,
+    )
+
+
+def with_certificate(facts: Facts, request: RegistrationRequest, head_host: str) -> Facts:
+    """`facts` with what the head's certificate in the request says, where there is one."""
+    if request.tls is None:
+        return facts
+    return replace(
+        facts,
+        certificate=read_certificate(request.tls.certificate),
+        certificate_trouble=find_trouble_among_themselves(request.tls, head_host),
     )
 
 

@@ -116,6 +116,28 @@ class ClusterCollection:
         )
 
     @translated
+    def set_credentials(
+        self,
+        cluster_id: ClusterId,
+        *,
+        username: str | None,
+        auth_source: str,
+        password: Sealed | None,
+        keyfile: Sealed | None,
+        tls_ca: str | None,
+        tls_certificate: Sealed | None,
+        tls_expires: datetime | None,
+    ) -> None:
+        """Replace all that opens a set, at once; nothing is changed in a cluster that is removed."""
+        changes: Document = {"username": username, "auth_source": auth_source, "tls_ca": tls_ca}
+        changes |= {"password": password, "keyfile": keyfile, "tls_certificate": tls_certificate}
+        changes["tls_expires"] = tls_expires
+        self._clusters.update_one(
+            {"_id": cluster_id, "live": True},
+            {"$set": {name: to_value(value) for name, value in changes.items()}},
+        )
+
+    @translated
     def set_mongod(self, cluster_id: ClusterId, path: str | None) -> None:
         """The mongod for this cluster's head alone; None: the one that the settings say."""
         self._clusters.update_one({"_id": cluster_id}, {"$set": {"mongod": path}})

@@ -158,6 +158,11 @@ class EbbtideClient:
         """`rejoin`, `detach`, `pause`, `resume` or `certificate`: a worker does it soon after."""
         return self._document("POST", f"{_cluster(group_id, cluster)}/{what}", body=body or {})
 
+    def set_credentials(self, group_id: str, cluster: str, body: Document) -> Document:
+        """Give a cluster its credentials again. They are tried on its set, which takes seconds."""
+        path = f"{_cluster(group_id, cluster)}/credentials"
+        return self._document("POST", path, body=body, read_seconds=REGISTRATION_SECONDS)
+
     def set_restore_target(self, group_id: str, cluster: str, body: Document) -> Document:
         """Let restores replace the data of a cluster, or not any more. Asks its set, which takes seconds."""
         path = f"{_cluster(group_id, cluster)}/restoreTarget"

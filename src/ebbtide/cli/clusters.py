@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ebbtide.cli import heads
+from ebbtide.cli import credentials, heads
 from ebbtide.cli.client import ApiRefusal, Document
 from ebbtide.cli.exit_codes import Interrupted
 from ebbtide.cli.render import documents
@@ -46,6 +46,7 @@ def register(app: typer.Typer) -> None:
     commands.command(name="watch", epilog=_WATCH_EXAMPLES)(watch)
     commands.command(name="remove", epilog=_REMOVE_EXAMPLES)(remove)
     heads.register(commands)
+    credentials.register(commands)
     app.add_typer(commands)
 
 

@@ -197,7 +197,7 @@ def judge_cluster(facts: ClusterFacts) -> list[Finding]:
     """Every check of one cluster whose facts are known."""
     name = facts.name
     if facts.key_problem:
-        fix = "put back the right secret.key, or remove the cluster and add it again with its credentials"
+        fix = "put back the right secret.key, or give them again: ebbtide clusters credentials NAME"
         return [_finding(name, "credentials", Verdict.FAILED, facts.key_problem, fix)]
     findings = [_judge_set(facts)]
     if facts.privileges is not None:

@@ -100,6 +100,7 @@ TABLE: dict[str, str] = {
     "pauseCluster": "write listed",
     "resumeCluster": "write listed",
     "renewCertificate": "own listed",
+    "setCredentials": "own listed",
     "listOwnSnapshots": "read",
     "createSnapshot": "write listed",
     "getOwnSnapshot": "read",

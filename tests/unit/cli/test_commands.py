@@ -126,7 +126,7 @@ def shop(connected: Any) -> Any:
     connected.answer("GET", f"{OWN}/clusters/shop", SHOP)
     connected.compute("POST", f"{OWN}/clusters", lambda body: (200, CHECKED if body.get("dryRun") else SHOP))
     connected.answer("DELETE", f"{OWN}/clusters/{CLUSTER}", SHOP | {"state": "REMOVING"}, status=202)
-    for what in ("rejoin", "pause", "resume", "certificate"):
+    for what in ("rejoin", "pause", "resume", "certificate", "credentials"):
         connected.answer("POST", f"{OWN}/clusters/shop/{what}", SHOP, status=202)
     connected.answer("PATCH", f"{OWN}/clusters/shop", SHOP, status=202)
     detached = SHOP | {"state": "REMOVING", "removalCommand": 'rs.remove("h:1")'}
@@ -158,6 +158,7 @@ COMMANDS = {
     "clusters resume": ["shop"],
     # Any file of text will do: the answer is canned.
     "clusters certificate": ["shop", "--tls-certificate", __file__],
+    "clusters credentials": ["shop", "--keyfile", __file__],
     "clusters set": ["shop", "--mongod", "/opt/mongodb-7.0/bin/mongod"],
     "snapshots create": ["shop"],
     "snapshots list": ["shop"],

@@ -108,6 +108,7 @@ _BY_NAME: dict[str, Facts] = {
     "pauseCluster": Facts(answer=_OWN_CLUSTER, request=requests.Nothing, status=202),
     "resumeCluster": Facts(answer=_OWN_CLUSTER, request=requests.Nothing, status=202),
     "renewCertificate": Facts(answer=_OWN_CLUSTER, request=requests.CertificateRequest, status=202),
+    "setCredentials": Facts(answer=_OWN_CLUSTER, request=requests.Credentials, status=202),
     "listOwnSnapshots": Facts(answer=own_documents.OwnSnapshot, query=_DELETED),
     "createSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.Nothing),
     "getOwnSnapshot": Facts(answer=own_documents.OwnSnapshot),

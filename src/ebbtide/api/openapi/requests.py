@@ -162,6 +162,17 @@ class CertificateRequest(TypedDict):
     tlsCa: NotRequired[str]
 
 
+class Credentials(TypedDict):
+    """What opens a cluster's set; what is not sent stays as it is."""
+
+    username: NotRequired[str]
+    password: NotRequired[str]
+    authSource: NotRequired[str]
+    keyfile: NotRequired[str]
+    tlsCa: NotRequired[str]
+    tlsCertificate: NotRequired[str]
+
+
 class DryRun(TypedDict):
     """Whether only to say what would be done."""
 

@@ -54,7 +54,8 @@ class StopAfter(StrEnum):
 class StoppedTransfer:
     """A transfer that stopped half way. Until it is decided its two accounts take part in no other.
 
-    A migration of its collection waits meanwhile, and so does a read at a cluster time after its prepare.
+    A read at a cluster time after its prepare waits meanwhile. No chunk is moved: the migration would wait for this
+    transfer, and all others for the migration, until the server gives up.
     """
 
     def __init__(
@@ -63,18 +64,24 @@ class StoppedTransfer:
         self.accounts = accounts
         self.transaction = transaction
         self._bank = bank
+        self._is_decided = False
 
     def finish(self) -> None:
         """Commit it on every shard; harmless where it is committed."""
         with self._bank.lock:
             for shard in self.transaction.shards:
                 self.transaction.commit_prepared(shard)
-            self._bank.release(self.accounts)
+            self._settle()
 
     def abort(self) -> None:
         """Abort it. Raises OperationFailure after a first commit: the money would be gone."""
         with self._bank.lock:
             self.transaction.abort()
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._is_decided:
+            self._is_decided = True
             self._bank.release(self.accounts)
 
 
@@ -89,6 +96,9 @@ class Bank:
         self._rng = random.Random(seed)
         self._moves_rng = random.Random(seed)
         self._held: set[int] = set()
+        self._gate = threading.Condition()  # guards the next two
+        self._undecided_count = 0
+        self._is_moving = False
         self._connections = ShardConnections(lab)
 
     def open(self) -> Self:
@@ -133,9 +143,25 @@ class Bank:
     def transfer(self, *, stop_after: StopAfter | None = None) -> StoppedTransfer | None:
         """Move money between accounts on two shards; with `stop_after` half way only, and what is left to decide.
 
-        Tried again while a migration or another transaction is in the way. Raises MongodError when that takes too long,
+        With `stop_after` it first waits for a migration that `move_some_chunk` has begun. Tried again while a migration or another transaction is in the way. Raises MongodError when that takes too long,
         OperationFailure or OSError for anything else.
         """
+        if stop_after is None:
+            return self._transfer(None)
+        self._keep_chunks()
+        try:
+            return self._transfer(stop_after)
+        except BaseException:
+            self.release(())
+            raise
+
+    def release(self, accounts: tuple[int, ...]) -> None:
+        """Let accounts of a stopped transfer take part again, and chunks move unless another is stopped."""
+        self._held.difference_update(accounts)
+        with self._gate:
+            self._undecided_count -= 1
+
+    def _transfer(self, stop_after: StopAfter | None) -> StoppedTransfer | None:
         deadline = time.monotonic() + WAIT_SECONDS
         with self.lock:
             while True:
@@ -150,10 +176,6 @@ class Bank:
                     if time.monotonic() > deadline:
                         raise MongodError(f"no transfer could be made in {WAIT_SECONDS:.0f} s") from error
                 time.sleep(_PAUSE_SECONDS)
-
-    def release(self, accounts: tuple[int, int]) -> None:
-        """Let accounts of a stopped transfer take part again."""
-        self._held.difference_update(accounts)
 
     def total(self, *, at: Timestamp | None = None) -> int:
         """The sum of all balances at one cluster time, `at` or now, orphans left out; waits for stopped transfers.
@@ -220,8 +242,31 @@ class Bank:
 
     # --- migrations -----------------------------------------------------------------------------------------------
 
-    def move_some_chunk(self) -> None:
-        """Move a chunk to a shard that has fewest of them, so that none is left without. Raises OperationFailure."""
+    def move_some_chunk(self) -> bool:
+        """Move a chunk from a shard that has most of them, so that none is left without; whether it did.
+
+        Nothing moves while a transfer is stopped, or another thread moves a chunk. Raises OperationFailure.
+        """
+        with self._gate:
+            if self._undecided_count or self._is_moving:
+                return False
+            self._is_moving = True
+        try:
+            self._move_one()
+        finally:
+            with self._gate:
+                self._is_moving = False
+                self._gate.notify_all()
+        return True
+
+    def _keep_chunks(self) -> None:
+        """Wait for the chunk that is moving, and let none move until `release`."""
+        with self._gate:
+            if not self._gate.wait_for(lambda: not self._is_moving, WAIT_SECONDS):
+                raise MongodError(f"a chunk has been moving for {WAIT_SECONDS:.0f} s")
+            self._undecided_count += 1
+
+    def _move_one(self) -> None:
         by_shard: dict[str, list[Document]] = {shard: [] for shard in self.lab.shards}
         for chunk in self.lab.chunks(NAMESPACE):
             by_shard[chunk["shard"]].append(chunk)
@@ -259,7 +304,7 @@ class BackgroundBank:
         for thread in self._threads:
             thread.join(2 * WAIT_SECONDS)
             if thread.is_alive():
-                raise MongodError("the bank did not stop", hint="decide stopped transfers first")
+                raise MongodError("the bank did not stop", hint="see the logs of the lab")
         if self._error is not None:
             raise self._error
         return self.transfers
@@ -299,8 +344,8 @@ class BackgroundBank:
     def _move(self) -> None:
         if self._bank.lab.balancer_status()["mode"] == "off":
             return
-        self._bank.move_some_chunk()
-        self.moves += 1
+        if self._bank.move_some_chunk():
+            self.moves += 1
 
 
 def _is_passing(error: PyMongoError) -> bool:

@@ -1,14 +1,15 @@
-"""Accounts spread over the shards of a `ShardedLab`, and money that moves between them: the total never changes.
+"""Accounts spread over the shards of a `ShardedLab`, and money moving between them: the total stays.
 
     bank.accounts   {_id: 0 … accounts - 1, balance}, sharded by _id in chunks of equal numbers of accounts
 
-Every transfer is a cross-shard transaction; balances may become negative. With the same seed the same accounts and amounts
-are tried in the same order; which of them are made also depends on where migrations have put the chunks.
+Every transfer is a cross-shard transaction; balances may become negative. With the same seed the same
+accounts and amounts are tried in the same order; which of them are made also depends on where migrations have
+put the chunks.
 
 Invariant: at every cluster time the balances that shards own sum to `Bank.expected_total`.
 
-Any thread may use a `Bank`; transfers are made one at a time. Crash: a transfer that stopped half way stays prepared in
-the shards until somebody decides it.
+Any thread may use a `Bank`; transfers are made one at a time. Crash: a transfer that stopped half way stays
+prepared in the shards until somebody decides it.
 """
 
 import random
@@ -54,8 +55,8 @@ class StopAfter(StrEnum):
 class StoppedTransfer:
     """A transfer that stopped half way. Until it is decided its two accounts take part in no other.
 
-    A read at a cluster time after its prepare waits meanwhile. No chunk is moved: the migration would wait for this
-    transfer, and all others for the migration, until the server gives up.
+    A read at a cluster time after its prepare waits meanwhile. No chunk is moved: the migration would wait
+    for this transfer, and all others for the migration, until the server gives up.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class StoppedTransfer:
 
 
 class Bank:
-    """`accounts` accounts, at least four per chunk, in `lab`; `open` makes them, `close` ends the connections."""
+    """`accounts` accounts, at least four per chunk, in `lab`; `open` makes them, `close` disconnects."""
 
     def __init__(self, lab: ShardedLab, *, accounts: int = 40, seed: int = 1) -> None:
         self.lab = lab
@@ -141,9 +142,10 @@ class Bank:
     # --- money ----------------------------------------------------------------------------------------------------
 
     def transfer(self, *, stop_after: StopAfter | None = None) -> StoppedTransfer | None:
-        """Move money between accounts on two shards; with `stop_after` half way only, and what is left to decide.
+        """Move money between accounts on two shards; with `stop_after` half way, and what is to decide.
 
-        With `stop_after` it first waits for a migration that `move_some_chunk` has begun. Tried again while a migration or another transaction is in the way. Raises MongodError when that takes too long,
+        With `stop_after` it first waits for a migration that `move_some_chunk` has begun. Tried again while a
+        migration or another transaction is in the way. Raises MongodError when that takes too long,
         OperationFailure or OSError for anything else.
         """
         if stop_after is None:
@@ -178,7 +180,7 @@ class Bank:
                 time.sleep(_PAUSE_SECONDS)
 
     def total(self, *, at: Timestamp | None = None) -> int:
-        """The sum of all balances at one cluster time, `at` or now, orphans left out; waits for stopped transfers.
+        """The sum of all balances at one cluster time, `at` or now, without orphans; waits for stopped transfers.
 
         Raises MongodError when migrations or a stopped transfer keep it from an answer.
         """
@@ -212,7 +214,7 @@ class Bank:
             command = {"update": COLLECTION, "updates": [update], "shardVersion": versions.get(shard)}
             reply = transaction.execute(shard, DATABASE, command)
             if reply["n"] != 1 or reply.get("writeErrors"):
-                # The chunk moved between the two looks at the config server: as good as a version that is stale.
+                # The chunk moved between two looks at the config server: as good as a stale version.
                 raise OperationFailure(f"{shard} has no account {account}", _STALE_CONFIG, reply)
         return accounts
 

@@ -1,11 +1,11 @@
 """A transaction over several shards of a `ShardedLab`, committed by a coordinator or, step by step, by hand.
 
-By hand means what a coordinator does: prepare on every shard, take the highest prepare timestamp for the commit, and tell
-every shard. Nothing of it is written to `config.transaction_coordinators`, so a transaction that is left prepared stays
-so, over restarts too, until somebody decides it.
+By hand means what a coordinator does: prepare on every shard, take the highest prepare timestamp for the
+commit, and tell every shard. Nothing of it is written to `config.transaction_coordinators`, so a transaction
+that is left prepared stays so, over restarts too, until somebody decides it.
 
-Statements carry the shard version that a router would send: a shard that gave the range away refuses them, waits out a
-migration's critical section, and leaves orphans out.
+Statements carry the shard version that a router would send: a shard that gave the range away refuses them,
+waits out a migration's critical section, and leaves orphans out.
 
 One thread at a time uses a transaction or a `ShardConnections`.
 """
@@ -27,7 +27,7 @@ _UNKNOWN_TRANSACTION = 251
 
 
 class ShardConnections:
-    """A connection to each shard's primary, opened when first used, with the highest cluster time that any reply told."""
+    """A connection to each shard's primary, opened when first used, and the highest cluster time seen."""
 
     def __init__(self, lab: ShardedLab) -> None:
         self.lab = lab
@@ -40,7 +40,7 @@ class ShardConnections:
         self._open.clear()
 
     def command(self, shard: str, database: str, command: Document) -> Document:
-        """Raises OperationFailure; OSError for a connection that broke, which the next command opens again."""
+        """Raises OperationFailure; OSError for a connection that broke, which the next command reopens."""
         if self._cluster_time is not None:
             command = {**command, "$clusterTime": self._cluster_time}
         try:
@@ -70,7 +70,7 @@ class ShardConnections:
 
 
 class CrossShardTransaction:
-    """Statements on shards, then either `commit_by_coordinator`, or `prepare` and `commit_prepared` or `abort`.
+    """Statements on shards, then `commit_by_coordinator`, or `prepare` and `commit_prepared` or `abort`.
 
     The shard of the first statement is the coordinator's.
     """
@@ -135,7 +135,7 @@ class CrossShardTransaction:
 
 
 def shard_versions(lab: ShardedLab, namespace: str) -> dict[str, Document]:
-    """The version of a sharded collection on each shard that owns a chunk of it, as a router sends it (6.0)."""
+    """The version of a sharded collection on each shard that owns a chunk, as a router sends it (6.0)."""
     entry = lab.collection_entry(namespace)
     chunks = lab.admin_client(CONFIG).config.chunks.find({"uuid": entry["uuid"]}).sort("lastmod")
     latest = {chunk["shard"]: chunk["lastmod"] for chunk in chunks}

@@ -1,6 +1,6 @@
-"""One connection to a mongod that sends a command as it is given: for fields that a driver sets or refuses itself.
+"""One connection to a mongod that sends commands as they are given: for fields that a driver keeps to itself.
 
-A message (OP_MSG, little-endian):  length i32 | request i32 | response to i32 | 2013 i32 | flags u32 | 0 u8 | BSON
+A message (OP_MSG, little-endian):  length i32 | request i32 | answers i32 | 2013 i32 | flags u32 | 0 u8 | BSON
 
 Login is by SCRAM-SHA-256 (RFC 5802, RFC 7677). For labs on loopback: no TLS, no compression, no retries.
 
@@ -45,7 +45,7 @@ class OpMsgConnection:
         self._socket.close()
 
     def log_in(self, username: str, password: str, *, database: str) -> None:
-        """Raises OperationFailure for a wrong password, MongodError for a server that does not know it either."""
+        """Raises OperationFailure for a wrong password, MongodError for a server that does not know it."""
         nonce = base64.b64encode(secrets.token_bytes(_NONCE_BYTES)).decode()
         client_first = f"n={username},r={nonce}"
         reply = self.command(
@@ -100,7 +100,7 @@ def decode_op_msg(message: bytes) -> Document:
 
 
 def scram_proof(password: str, *, client_first: str, server_first: str) -> tuple[str, str]:
-    """The client's last message of SCRAM-SHA-256, and the server's last message that it must be answered with.
+    """The client's last message of SCRAM-SHA-256, and the server's last that must answer it.
 
     `client_first` is the first message without its header "n,,". The password is of ASCII.
     """

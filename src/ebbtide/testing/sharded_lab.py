@@ -1,11 +1,12 @@
 """A throwaway sharded cluster of real mongods on loopback: a config server set and shards, and no router.
 
-Every part is a `ReplicaSetLab` with a directory of its own; all share one keyfile and the passwords of its two users.
-What a router would ask for is asked of the config server and the shards by the commands that a router uses, as the
-server's own user `__system`. Those commands and their fields are of server 6.0. Reads and writes of documents go straight
-to the shard that owns the range: nothing here routes them.
+Every part is a `ReplicaSetLab` with a directory of its own; all share one keyfile and the passwords of its
+two users. What a router would ask for is asked of the config server and the shards by the commands that a
+router uses, as the server's own user `__system`. Those commands and their fields are of server 6.0. Reads and
+writes of documents go straight to the shard that owns the range: nothing here routes them.
 
-Shards forget what they gave away at once (`orphanCleanupDelaySecs` 0), so that a range may come back the moment it left.
+Shards forget what they gave away at once (`orphanCleanupDelaySecs` 0), so that a range may come back the
+moment it left.
 
 Crash: as for each part, see `ebbtide.testing.lab`.
 
@@ -98,7 +99,7 @@ class ShardedLab:
         return ",".join(member.address for member in self.config.members)
 
     def admin_client(self, part: str) -> Client:
-        """The lab's own client to a part's set, as `__system`; the lab closes it. Raises Refused before the start."""
+        """The lab's own client to a part's set, as `__system`, closed by the lab. Raises Refused before start."""
         if part not in self._clients:
             raise Refused(f"the lab reaches no part {part}", hint="start it")
         return self._clients[part]
@@ -134,17 +135,17 @@ class ShardedLab:
         return found
 
     def chunks(self, namespace: str) -> list[Document]:
-        """The chunks of a collection in the order of their ranges: `min`, `max`, `shard` among their fields."""
+        """The chunks of a collection in the order of their ranges: with `min`, `max`, `shard`."""
         uuid = self.collection_entry(namespace)["uuid"]
         return list(self.admin_client(CONFIG).config.chunks.find({"uuid": uuid}).sort("min"))
 
     def split(self, namespace: str, *points: Document) -> None:
-        """Split the chunks of a collection at each of `points`, full shard keys that are no chunk's bound yet."""
+        """Split the chunks of a collection at each of `points`, full shard keys that bound no chunk yet."""
         for point in points:
             self._split_once(namespace, point)
 
     def move_range(self, namespace: str, low: Document, high: Document, to_shard: str) -> None:
-        """Move the chunk that is exactly the range from `low` (within) to `high` (without), with its documents."""
+        """Move the chunk that is exactly the range from `low` (within) to `high` (without)."""
         self._config_command(
             "_configsvrMoveRange", namespace, min=low, max=high, toShard=to_shard, waitForDelete=True
         )
@@ -168,7 +169,7 @@ class ShardedLab:
         self._balancer("_configsvrBalancerStart")
 
     def gossip_note(self) -> Timestamp:
-        """Write a no-op into every part's oplog, none earlier than the highest cluster time of all parts; that time."""
+        """Write a no-op into every part's oplog, at or after the highest cluster time of all; that time."""
         times = [self._cluster_time(name) for name in self.parts]
         highest: Document = max(times, key=lambda time: time["clusterTime"])
         for name in self.parts:

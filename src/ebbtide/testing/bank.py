@@ -180,7 +180,7 @@ class Bank:
                 time.sleep(_PAUSE_SECONDS)
 
     def total(self, *, at: Timestamp | None = None) -> int:
-        """The sum of all balances at one cluster time, `at` or now, without orphans; waits for stopped transfers.
+        """The sum of all balances at one cluster time, `at` or now, no orphans; waits for stopped transfers.
 
         Raises MongodError when migrations or a stopped transfer keep it from an answer.
         """

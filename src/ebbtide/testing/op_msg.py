@@ -1,6 +1,6 @@
 """One connection to a mongod that sends commands as they are given: for fields that a driver keeps to itself.
 
-A message (OP_MSG, little-endian):  length i32 | request i32 | answers i32 | 2013 i32 | flags u32 | 0 u8 | BSON
+A message (OP_MSG, little-endian): length i32 | request i32 | answers i32 | 2013 i32 | flags u32 | 0 u8 | BSON
 
 Login is by SCRAM-SHA-256 (RFC 5802, RFC 7677). For labs on loopback: no TLS, no compression, no retries.
 

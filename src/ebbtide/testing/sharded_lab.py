@@ -99,7 +99,7 @@ class ShardedLab:
         return ",".join(member.address for member in self.config.members)
 
     def admin_client(self, part: str) -> Client:
-        """The lab's own client to a part's set, as `__system`, closed by the lab. Raises Refused before start."""
+        """The lab's own client to a part's set, as `__system`; the lab closes it. Refused before start."""
         if part not in self._clients:
             raise Refused(f"the lab reaches no part {part}", hint="start it")
         return self._clients[part]

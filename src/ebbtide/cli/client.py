@@ -126,6 +126,28 @@ class EbbtideClient:
     def list_groups(self) -> list[Document]:
         return list(self._iter_list(f"{ATLAS}/groups"))
 
+    # Projects and members
+
+    def list_projects(self) -> list[Document]:
+        return list(self._iter_list(f"{OWN}/groups"))
+
+    def get_project(self, group_id: str) -> Document:
+        return self._document("GET", _own_group(group_id))
+
+    def create_project(self, name: str) -> Document:
+        return self._document("POST", f"{OWN}/groups", body={"name": name})
+
+    def rename_project(self, group_id: str, name: str) -> Document:
+        return self._document("PATCH", _own_group(group_id), body={"name": name})
+
+    def list_members(self, group_id: str) -> list[Document]:
+        return list(self._iter_list(f"{_own_group(group_id)}/members"))
+
+    def set_member_roles(self, group_id: str, member: str, roles: list[str]) -> Document:
+        """In place of those that it has there; none takes it out."""
+        path = f"{_own_group(group_id)}/members/{_segment(member)}"
+        return self._document("PUT", path, body={"roles": roles})
+
     # Clusters
 
     def list_clusters(self, group_id: str) -> list[Document]:

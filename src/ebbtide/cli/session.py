@@ -28,14 +28,28 @@ COMPLETION_SECONDS = 1.0
 
 def complete_clusters(context: typer.Context, incomplete: str) -> list[str]:
     """Names of clusters for the shell; nothing at all if anything is wrong."""
+
+    def clusters(client: EbbtideClient) -> list[Document]:
+        return client.list_clusters(resolve_group(client, context.params.get("group")))
+
+    return _complete(context, incomplete, clusters)
+
+
+def complete_projects(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of projects for the shell; nothing at all if anything is wrong."""
+    return _complete(context, incomplete, EbbtideClient.list_groups)
+
+
+def _complete(
+    context: typer.Context, incomplete: str, ask: Callable[[EbbtideClient], list[Document]]
+) -> list[str]:
     try:
         with EbbtideClient(
             resolve_connection(profile=context.params.get("profile"), environment=os.environ),
             connect_seconds=COMPLETION_SECONDS,
             read_seconds=COMPLETION_SECONDS,
         ) as client:
-            group_id = resolve_group(client, context.params.get("group"))
-            names = [str(cluster.get("name", "")) for cluster in client.list_clusters(group_id)]
+            names = [str(named.get("name", "")) for named in ask(client)]
     except (EbbtideError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)]

@@ -129,6 +129,16 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.damage.find(cluster.id)
     catalog.clusters.set_paused(cluster.id, True)
     catalog.clusters.set_certificate(cluster.id, tls_ca="", tls_certificate=make.sealed, tls_expires=now)
+    catalog.clusters.set_credentials(
+        cluster.id,
+        username="u",
+        auth_source="admin",
+        password=make.sealed,
+        keyfile=None,
+        tls_ca=None,
+        tls_certificate=None,
+        tls_expires=None,
+    )
     catalog.clusters.detach(cluster.id)
     catalog.clusters.set_state(cluster.id, ClusterState.REMOVING)
     catalog.clusters.revive(cluster.id)

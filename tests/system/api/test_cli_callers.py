@@ -66,3 +66,19 @@ def test_a_service_account_from_its_making_to_its_end(service: Any, ebbtide: Any
     assert ebbtide("service-accounts", "disallow", name, "192.0.2.0/24")["accessList"] == []
     ebbtide("service-accounts", "remove", name)
     assert ask(second) == 401
+
+
+def test_projects_and_who_is_in_them(service: Any, ebbtide: Any) -> None:
+    made = ebbtide("projects", "add", "typed")
+    assert (made["name"], made["clusterCount"]) == ("typed", 0)
+    assert ebbtide("projects", "rename", "typed", "renamed")["id"] == made["id"]
+    assert ebbtide("projects", "show", "renamed")["name"] == "renamed"
+    assert made["id"] in [project["id"] for project in ebbtide("projects", "list")]
+
+    newcomer, _ = service.new_key(None)
+    roles = ["GROUP_READ_ONLY", "GROUP_BACKUP_ADMIN"]
+    assert roles == ebbtide("members", "set", newcomer, *roles, "--group", "renamed")["roles"]
+    members = {member["name"]: member["roles"] for member in ebbtide("members", "list", "--group", "renamed")}
+    assert roles == members[newcomer]
+    assert ebbtide("members", "remove", newcomer, "--group", made["id"])["roles"] == []
+    assert newcomer not in [m["name"] for m in ebbtide("members", "list", "--group", "renamed")]

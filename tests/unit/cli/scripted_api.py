@@ -85,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         self._api("PATCH")
 
+    def do_PUT(self) -> None:
+        self._api("PUT")
+
     def do_DELETE(self) -> None:
         self._api("DELETE")
 

@@ -24,12 +24,15 @@ ACCOUNT = {
     "accessList": [{"cidrBlock": "192.0.2.0/24"}],
     "secrets": [SECRET],
 }
+GROUPS = "/api/ebbtide/v1/groups"
+PROJECT = {"id": GROUP, "name": "shop", "clusterCount": 1, "created": "2024-05-01T12:00:00Z"}
+MEMBER = {"name": "zmmrboas", "typeName": "API_KEY", "roles": ["GROUP_OWNER"], "globalRoles": []}
 MINE = {"role": "GROUP_READ_ONLY", "groupId": GROUP}
 
 
 @pytest.fixture
 def callers(connected: Any) -> Any:
-    """An API with one key and one service account."""
+    """An API with one project, one key and one service account."""
     listing = {"results": [KEY], "links": []}
     connected.answer("GET", KEYS, listing)
     connected.answer("POST", KEYS, KEY | {"privateKey": "the-private-key"})
@@ -37,6 +40,12 @@ def callers(connected: Any) -> Any:
     connected.answer("PATCH", f"{KEYS}/zmmrboas", KEY)
     connected.answer("POST", f"{KEYS}/zmmrboas/rotate", KEY | {"privateKey": "the-private-key"})
     connected.answers["DELETE", f"{KEYS}/zmmrboas"] = [(204, b"")]
+    connected.answer("GET", GROUPS, {"results": [PROJECT], "links": []})
+    connected.answer("POST", GROUPS, PROJECT)
+    connected.answer("GET", f"{GROUPS}/{GROUP}", PROJECT)
+    connected.answer("PATCH", f"{GROUPS}/{GROUP}", PROJECT)
+    connected.answer("GET", f"{GROUPS}/{GROUP}/members", {"results": [MEMBER], "links": []})
+    connected.answer("PUT", f"{GROUPS}/{GROUP}/members/zmmrboas", MEMBER)
     connected.answer("GET", ACCOUNTS, {"results": [ACCOUNT], "links": []})
     shown = ACCOUNT | {"secrets": [SECRET, {"id": "d" * 24, "secret": "mdb_sa_sk_the-secret"}]}
     connected.answer("POST", ACCOUNTS, shown)
@@ -51,6 +60,13 @@ def callers(connected: Any) -> Any:
 
 
 COMMANDS = {
+    "projects list": [],
+    "projects show": [GROUP],
+    "projects add": ["shop"],
+    "projects rename": [GROUP, "shop"],
+    "members list": [],
+    "members set": ["zmmrboas", "GROUP_OWNER"],
+    "members remove": ["zmmrboas"],
     "keys show": ["zmmrboas"],
     "keys create": ["--role", "GROUP_READ_ONLY"],
     "keys change": ["zmmrboas", "--description", "x"],

@@ -169,6 +169,8 @@ class HeadKeeper:
             self._recover_lock(head, access)
         if not self._credentials.tend(cluster, head, access):
             self._certificate.tend(cluster, head, access)
+        if self._handle.process is None:  # stopped just now, to be started with other credentials
+            return HeadSight(is_running=False, is_listed=self._joining.is_listed, is_secondary=False)
         is_secondary = self._ask_secondary(access)
         if is_secondary:  # so it is past its start, in which the signal would end it
             rotate_log(process)

@@ -32,6 +32,13 @@ CRASH_POINTS: dict[str, str] = {
     "snapshot.manifest_written": "the snapshot is committed in the repository; the catalog does not know",
     "snapshot.unlocked": "the head is unlocked; the catalog still says that it is locked",
     "snapshot.completed": "the catalog lists the snapshot as complete; the job is still claimed",
+    # snapshot of a host
+    "host.lock_intended": "the catalog says that the host is about to be locked; it is not",
+    "host.locked": "the host is locked; nothing of it was copied",
+    "host.copied": "the host is locked; all of its documents are in a mongod in scratch",
+    "host.unlocked": "the host is unlocked; the catalog still says that it is locked",
+    "host.committed": "a host's snapshot is committed in the repository; the catalog does not know",
+    "host.recorded": "the catalog lists a host's snapshot as complete; the job is still claimed",
     # oplog archive
     "oplog.slice_put": "a slice of the oplog is stored; the catalog does not say so",
     "oplog.state_recorded": "the catalog says how far the archive is; entries beyond are in memory at most",

@@ -30,6 +30,8 @@ OPLOG_POINTS = [name for name in CRASH_POINTS if name.startswith("oplog.")]
 ARCHIVING_POINTS = ["oplog.slice_put", "oplog.state_recorded"]
 # Visited in test_automated_restore.py, by a set that can keep writers off.
 AUTOMATED_POINTS = [name for name in CRASH_POINTS if name.startswith("automated.")]
+# Visited in test_hosts.py, on a mongod by itself.
+HOST_POINTS = [name for name in CRASH_POINTS if name.startswith("host.")]
 DEATHS_MAX = 3
 MERGE_SLICES = 4
 
@@ -144,7 +146,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 def test_every_crash_point_has_its_test() -> None:
     visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
-    visited.append(AUTOMATED_POINTS)
+    visited += [AUTOMATED_POINTS, HOST_POINTS]
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 

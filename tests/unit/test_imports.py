@@ -116,7 +116,7 @@ def test_the_domain_knows_nothing_but_itself_and_the_errors() -> None:
 
 def test_the_domain_does_no_input_or_output() -> None:
     allowed = {
-        "bson", "collections", "dataclasses", "datetime", "enum", "ipaddress", "itertools", "math", "pathlib",
+        "bson", "collections", "dataclasses", "datetime", "enum", "hashlib", "ipaddress", "itertools", "math", "pathlib",
         "re", "typing", "ebbtide",
     }  # fmt: skip
     found = set()

@@ -36,6 +36,8 @@ CODES: dict[str, Code] = {
     "CLUSTER_NOT_FOUND": Code(404, "No cluster with ID {0} exists in group {1}."),
     "HOST_NOT_FOUND": Code(404, "No host with ID {0} exists in group {1}."),
     "NOT_CONFIG_SERVER": Code(404, "Host {0} is not a mirrored (SCCC) config server."),
+    "CONFIG_SNAPSHOT_NOT_FOUND": Code(404, "No snapshot with ID {0} exists for host {1}."),
+    "CONFIG_RESTORE_JOB_NOT_FOUND": Code(404, "No restore job with ID {0} exists for host {1}."),
     "INVALID_CHECKPOINT_ID": Code(404, "An invalid checkpoint ID {0} was specified."),
     "CHECKPOINT_NOT_FOUND": Code(404, "No checkpoint with ID {0} exists for cluster {1}."),
     "CLUSTER_NAME_INVALID": Code(400, "The cluster name {0} is invalid: letters, digits and hyphens only."),

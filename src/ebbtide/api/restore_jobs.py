@@ -28,14 +28,14 @@ def list_restore_jobs(call: Call) -> Answer:
     href = f"{call.cluster_href}/restoreJobs"
     if _parse_batch_id(call) is not None:
         nothing: list[RestoreJob] = []
-        return slice_answer(call, href=href, records=nothing, to_document=lambda j: _document(call, j))
+        return slice_answer(call, href=href, records=nothing, to_document=lambda j: shown_job(call, j))
     skip, limit = plan_window(call.page)
     jobs = call.context.catalog.restore_jobs
     return list_answer(
         call,
         href=href,
         found=jobs.page(call.cluster.id, skip=skip, limit=limit),
-        to_document=lambda job: _document(call, job),
+        to_document=lambda job: shown_job(call, job),
         count=lambda: jobs.count(call.cluster.id),
     )
 
@@ -55,7 +55,7 @@ def get_restore_job(call: Call) -> Answer:
     job = call.context.catalog.restore_jobs.find(RestoreJobId(job_id))
     if job is None or not _belongs(job, call):
         raise refusal("RESTORE_JOB_NOT_FOUND", job_id, call.cluster.name)
-    return entity_answer(call, _document(call, job), relations=(CLUSTER, SNAPSHOT, GROUP))
+    return entity_answer(call, shown_job(call, job), relations=(CLUSTER, SNAPSHOT, GROUP))
 
 
 def _belongs(job: RestoreJob, call: Call) -> bool:
@@ -64,7 +64,8 @@ def _belongs(job: RestoreJob, call: Call) -> bool:
     return job.group_id == call.group.id and same_cluster
 
 
-def _document(call: Call, job: RestoreJob) -> Document:
+def shown_job(call: Call, job: RestoreJob) -> Document:
+    """Its document, with a link for whoever may have one."""
     key = None
     if call.may_download and job.status is RestoreStatus.FINISHED and job.download_key is not None:
         # After the loss of the service key jobs are still to be seen; their links are lost with it.
@@ -114,7 +115,7 @@ def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
 def _answer_created(call: Call, job: RestoreJob) -> Answer:
     """`job` is as it was recorded: IN_PROGRESS and NOT_STARTED, however far a worker is by now."""
     document = {
-        "results": [_document(call, job)],
+        "results": [shown_job(call, job)],
         "links": self_links(call.addresses.restore_job(job)),
         "totalCount": 1,
     }

@@ -14,7 +14,7 @@ from ebbtide.api.wire import snapshot_document
 from ebbtide.domain.ids import SnapshotId, is_id
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
-_STATES = {
+STATES = {
     "true": (SnapshotState.COMPLETE,),
     "false": (SnapshotState.IN_PROGRESS,),
     "all": (SnapshotState.COMPLETE, SnapshotState.IN_PROGRESS),
@@ -26,7 +26,7 @@ SNAPSHOT_RELATIONS = (CLUSTER, GROUP)
 
 def list_snapshots(call: Call) -> Answer:
     """Newest first; complete ones unless `completed` says otherwise."""
-    states = _STATES[parse_choice(call.query, "completed", choices=tuple(_STATES), default="true")]
+    states = STATES[parse_choice(call.query, "completed", choices=tuple(STATES), default="true")]
     skip, limit = plan_window(call.page)
     snapshots = call.context.catalog.snapshots
     return list_answer(

@@ -21,6 +21,7 @@ from ebbtide.catalog.connection import (
 from ebbtide.catalog.damage import DamageCollection
 from ebbtide.catalog.events import EventCollection
 from ebbtide.catalog.groups import ApiKeyCollection, GroupCollection
+from ebbtide.catalog.hosts import HostCollection
 from ebbtide.catalog.jobs import JobCollection
 from ebbtide.catalog.leases import LeaseCollection
 from ebbtide.catalog.prune_runs import PruneRunCollection
@@ -46,6 +47,7 @@ class Catalog:
         self.signing_keys = SigningKeyCollection(self._database)
         self.clusters = ClusterCollection(self._database)
         self.heads = HeadCollection(self._database)
+        self.hosts = HostCollection(self._database)
         self.snapshots = SnapshotCollection(self._database)
         self.restore_jobs = RestoreJobCollection(self._database)
         self.automated_restores = AutomatedRestoreCollection(self._database)

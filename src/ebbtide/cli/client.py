@@ -221,6 +221,28 @@ class EbbtideClient:
     def change_schedule(self, group_id: str, cluster: str, change: Document) -> Document:
         return self._document("PATCH", f"{_cluster(group_id, cluster)}/snapshotSchedule", body=change)
 
+    # Hosts
+
+    def list_hosts(self, group_id: str) -> list[Document]:
+        return list(self._iter_list(_hosts(group_id)))
+
+    def declare_host(self, group_id: str, declaration: Document) -> Document:
+        return self._document("POST", _hosts(group_id), body=declaration, read_seconds=REGISTRATION_SECONDS)
+
+    def get_host(self, group_id: str, host_id: str) -> Document:
+        return self._document("GET", f"{_hosts(group_id)}/{_segment(host_id)}")
+
+    def remove_host(self, group_id: str, host_id: str) -> Document:
+        return self._document("DELETE", f"{_hosts(group_id)}/{_segment(host_id)}")
+
+    def create_host_snapshot(self, group_id: str, host_id: str) -> Document:
+        return self._document("POST", f"{_hosts(group_id)}/{_segment(host_id)}/snapshots", body={})
+
+    def get_host_snapshot(self, group_id: str, host_id: str, snapshot_id: str) -> Document:
+        return self._document(
+            "GET", f"{_hosts(group_id)}/{_segment(host_id)}/snapshots/{_segment(snapshot_id)}"
+        )
+
     # Repository
 
     def start_prune(self, *, dry_run: bool) -> Document:
@@ -436,6 +458,10 @@ def _caller(kind: Callers, name: str) -> str:
 
 def _own_group(group_id: str) -> str:
     return f"{OWN}/groups/{_segment(group_id)}"
+
+
+def _hosts(group_id: str) -> str:
+    return f"{OWN}/groups/{_segment(group_id)}/hosts"
 
 
 def _clusters(group_id: str) -> str:

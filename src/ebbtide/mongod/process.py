@@ -32,6 +32,7 @@ from pymongo.errors import PyMongoError
 
 from ebbtide.errors import InvalidInput, MongodError, MongodStartFailed
 from ebbtide.mongod.binary import mongod_version, without_unknown_parameters
+from ebbtide.mongod.client import PromptClient
 from ebbtide.mongod.identity import (
     MongodIdentity,
     find_by_dbpath,
@@ -235,7 +236,7 @@ class MongodProcess:
             # Its own certificate is good for either side, as every member's is.
             defaults |= {"tls": True, "tlsCAFile": str(tls.ca_file)}
             defaults["tlsCertificateKeyFile"] = str(tls.certificate_file)
-        return MongoClient(self.uri, **(defaults | client_options))
+        return PromptClient(self.uri, **(defaults | client_options))
 
     def is_running(self) -> bool:
         """Whether the process lives; a zombie does not."""

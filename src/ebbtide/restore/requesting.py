@@ -33,7 +33,7 @@ class SnapshotNotComplete(Refused):
 
 def request_http_restore(
     *,
-    cluster: Cluster,
+    cluster: Cluster | None,
     snapshot: Snapshot,
     expiration_hours: int,
     max_downloads: int,
@@ -47,16 +47,18 @@ def request_http_restore(
     until `asked_expires` where that is given. Raises SnapshotNotComplete.
 
     With `limit` the oplog is replayed on `snapshot` up to and including it; else the snapshot is delivered as it is.
+    `cluster` is None for a snapshot of a host, which itself tells all that is needed.
     """
     if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
         raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
     restore_id = RestoreJobId(new_id())
+    name = snapshot.cluster_name if cluster is None else cluster.name
     timestamp = snapshot.stable_timestamp if limit is None else _shown(limit)
     job = RestoreJob(
         id=restore_id,
-        group_id=cluster.group_id,
-        cluster_id=cluster.id,
-        cluster_name=cluster.name,
+        group_id=snapshot.group_id if cluster is None else cluster.group_id,
+        cluster_id=snapshot.cluster_id if cluster is None else cluster.id,
+        cluster_name=name,
         replica_set_name=snapshot.replica_set_name,
         snapshot_id=snapshot.id,
         created=clock.now(),
@@ -81,9 +83,9 @@ def request_http_restore(
         clock,
         level=EventLevel.INFO,
         kind="restore.requested",
-        message=f"a download of {what} of {cluster.name} was asked for",
-        group_id=cluster.group_id,
-        cluster_id=cluster.id,
+        message=f"a download of {what} of {name} was asked for",
+        group_id=job.group_id,
+        cluster_id=job.cluster_id,
         subject_id=job.id,
         actor=actor,
     )

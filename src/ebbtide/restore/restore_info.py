@@ -1,5 +1,6 @@
 """`restoreInfo.txt`: what a download is, and the exact commands that start it. Pure text."""
 
+from ebbtide.domain.host import HOST_FACT
 from ebbtide.domain.restore_job import RestoreJob
 from ebbtide.repository.manifest import Manifest, ManifestKind
 
@@ -24,6 +25,8 @@ def render_restore_info(job: RestoreJob, manifest: Manifest) -> str:
     """The text. It depends on the job and its manifest alone, so an archive's bytes never change."""
     if manifest.kind is ManifestKind.DELIVER_ONLY:
         return _render_result_info(job, manifest)
+    if HOST_FACT in manifest.storage:
+        return _render_host_info(job, manifest)
     stable, applied = manifest.stable_timestamp, manifest.applied_timestamp
     directory = job.file_name.removesuffix(".tar.gz")
     command = _start_command(job, manifest)
@@ -148,6 +151,41 @@ empty. All of it, in that order: dropping `local`, or rs.initiate() in place of 
 
 {_render_half_done(manifest)}Users and roles are those of that time. Python's gzip.decompress is very slow on an archive like this one; tarfile,
 GNU tar and gzip are not.
+"""
+
+
+def _render_host_info(job: RestoreJob, manifest: Manifest) -> str:
+    """Of a mirrored config server: another mongod's files, without an oplog, that hold its documents."""
+    storage, locked = manifest.storage, manifest.stable_timestamp
+    return f"""\
+Ebbtide restore job {job.id}
+
+host             {manifest.cluster_name} ({storage[HOST_FACT]})
+group            {manifest.group_name} ({manifest.group_id})
+snapshot         {manifest.snapshot_id}
+asked for        {manifest.created.isoformat(timespec="seconds")}
+timestamp        {locked.date.isoformat(timespec="seconds")}, by the host's own clock
+host's mongod    {storage.get("hostVersion", "not known")}
+mongod           {manifest.mongod_version}
+FCV              {manifest.fcv}
+files            {len(manifest.files)}, {manifest.plain_bytes} bytes
+
+This directory is the dbpath of a mongod {manifest.mongod_version}. It holds a copy of a mirrored config server as it was
+at `timestamp`, locked: documents, options, indexes and views of every database but `local`, users and roles. Left out
+are the server's own collections, client sessions among them. There is no oplog in it.
+
+To look at it: with a mongod of the same major version, from the directory that holds the unpacked one:
+
+    {_start_command(job, manifest)}
+
+It listens on 127.0.0.1 only and asks for no password: whoever can reach that port can read everything. TTL deletion is
+switched off, so that nothing expires before you have looked; without that parameter documents whose time has passed are
+deleted.
+
+Where `host's mongod` and `mongod` are not the same major version, the host's own cannot open these files: start them as
+above, and copy the databases over with the tools of its version.
+
+Python's gzip.decompress is very slow on an archive like this one; tarfile, GNU tar and gzip are not.
 """
 
 

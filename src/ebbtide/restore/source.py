@@ -175,7 +175,9 @@ def sweep_scratch(context: BackupContext) -> None:
     scratch = context.directory.scratch
     for directory in scratch.iterdir() if scratch.is_dir() else ():
         subject, _, mark = directory.name.partition(".")
-        work = context.catalog.jobs.find(job_id(JobKind.RESTORE, subject))
+        # A restore's, or of a snapshot that is copied from a host.
+        works = (context.catalog.jobs.find(job_id(kind, subject)) for kind in JobKind)
+        work = next((found for found in works if found is not None), None)
         holder = None if work is None or work.state is not JobState.RUNNING else work.lease_worker_id
         if holder is None or _mark(holder) != mark:
             wipe_scratch(directory)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from ebbtide.backup.head_sources import list_stopped_sources
 from ebbtide.crash_points import reach
-from ebbtide.domain.capture import is_left_out_of_result
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.progress import ProgressReporter
 from ebbtide.domain.restore_job import RestoreJob
@@ -22,7 +22,6 @@ from ebbtide.domain.result import result_id_of
 from ebbtide.mongod.binary import mongod_version
 from ebbtide.repository.manifest import Manifest, ManifestKind
 from ebbtide.repository.repository import ReplicaSetStore
-from ebbtide.repository.source import SourceFile, iter_regular_files, stat_file
 from ebbtide.repository.writer import StoredFiles, store_files
 from ebbtide.restore.restore_info import DROPPED_INDEXES, PREPARED_TRANSACTIONS
 from ebbtide.restore.source import BuiltSource
@@ -51,7 +50,7 @@ def store_result(
     store.discard_result_attempts(result_id, check_owner=check_owner)
     stored = store_files(
         store,
-        _list_sources(built),
+        list_stopped_sources(built.dbpath),
         snapshot_id=SnapshotId(result_id),
         attempt=attempt,
         parent=built.manifest,
@@ -64,15 +63,6 @@ def store_result(
     manifest = _make_manifest(built, job, stored, now=now)
     store.commit_result(manifest, base=built.manifest, check_owner=check_owner)
     return manifest
-
-
-def _list_sources(built: BuiltSource) -> list[SourceFile]:
-    files = [(path, path.relative_to(built.dbpath).as_posix()) for path in iter_regular_files(built.dbpath)]
-    return [
-        SourceFile(path=name, absolute=path, stat=stat_file(path), always_read=True)
-        for path, name in files
-        if not is_left_out_of_result(name)
-    ]
 
 
 def _make_manifest(built: BuiltSource, job: RestoreJob, stored: StoredFiles, *, now: datetime) -> Manifest:

@@ -19,12 +19,15 @@ import structlog
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_handle import LEASE as HEAD_LEASE
 from ebbtide.backup.head_keeper import HeadKeeper
+from ebbtide.backup.host_access import unlock_abandoned
+from ebbtide.backup.host_snapshot_run import HostSnapshotRun
 from ebbtide.backup.registration import new_head
 from ebbtide.backup.requesting import enqueue_snapshot
 from ebbtide.backup.snapshot_run import SnapshotRun
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.event import EventLevel
+from ebbtide.domain.host import HostState
 from ebbtide.domain.ids import ClusterId, RestoreJobId
 from ebbtide.domain.job import Job, JobKind, job_id
 from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent
@@ -135,6 +138,8 @@ class Worker:
     def _claim(self) -> Job | None:
         now = self._clock.now()
         ready = [cluster_id for cluster_id, (keeper, _) in self._keepers.items() if keeper.is_ready]
+        # A host has no head, so any worker may copy it.
+        ready += self._catalog.hosts.list_store_ids()
         if self._watcher.is_space_low:
             ready = []
         return self._catalog.jobs.claim(
@@ -167,7 +172,8 @@ class Worker:
         try:
             match run.job.kind:
                 case JobKind.SNAPSHOT:
-                    snapshot = SnapshotRun(run, context=self._context)
+                    of_host = self._catalog.hosts.find_by_store(run.job.cluster_id) is not None
+                    snapshot = (HostSnapshotRun if of_host else SnapshotRun)(run, context=self._context)
                     return snapshot.steps(), snapshot.ending()
                 case JobKind.RESTORE:
                     return self._restore_steps(run)
@@ -203,9 +209,9 @@ class Worker:
                 self._catalog.jobs.release_all(worker.id)
                 self._catalog.leases.release_all(worker.id)
                 self._catalog.workers.delete(worker.id)
+        unlock_abandoned(self._context)
         for snapshot in self._catalog.snapshots.list_in_progress():
-            cluster = self._catalog.clusters.find(snapshot.cluster_id)
-            if cluster is not None and cluster.state is not ClusterState.REMOVED:
+            if self._can_be_taken(snapshot):
                 enqueue_snapshot(snapshot, catalog=self._catalog, clock=self._clock)
             else:
                 self._give_up_snapshot(snapshot)
@@ -214,6 +220,13 @@ class Worker:
         for restore in self._catalog.restore_jobs.list_expired(self._clock.now()):
             self._catalog.restore_jobs.apply(restore.id, RestoreEvent.LINK_EXPIRED)
         settle_lost_transfers(catalog=self._catalog, clock=self._clock, now=self._clock.now())
+
+    def _can_be_taken(self, snapshot: Snapshot) -> bool:
+        cluster = self._catalog.clusters.find(snapshot.cluster_id)
+        if cluster is not None:
+            return cluster.state is not ClusterState.REMOVED
+        host = self._catalog.hosts.find_by_store(snapshot.cluster_id)
+        return host is not None and host.state is not HostState.REMOVED
 
     def _give_up_snapshot(self, snapshot: Snapshot) -> None:
         """The head is gone, so no worker will claim this one any more; one that still works on it is told to stop."""

@@ -21,6 +21,7 @@ def _text(**schema: Any) -> Any:
 
 
 Id = Annotated[str, Field(pattern="^[0-9a-f]{24}$", examples=["5a6fbb9e96e8216d2a5bb4c1"])]
+HostId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Date = Annotated[str, _text(format="date-time", examples=["2026-01-24T22:11:41Z"])]
 Url = Annotated[str, _text(format="uri")]
 Int32 = Annotated[int, Field(ge=0, le=INT32_MAX)]
@@ -136,11 +137,11 @@ class Delivery(TypedDict):
 
 
 class HostRestoreJob(TypedDict):
-    """A restore job of a mirrored config server, of which none can be registered."""
+    """A restore job of a mirrored config server."""
 
     id: Id
     groupId: Id
-    hostId: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    hostId: HostId
     snapshotId: Id
     created: Date
     statusName: RestoreStatus
@@ -195,6 +196,38 @@ class NamespaceFilterList(TypedDict):
 
     filterType: Literal["blacklist"]
     filterList: list[str]
+
+
+class HostSnapshotPart(TypedDict):
+    """What a snapshot holds of a mirrored config server; sizes once it is complete."""
+
+    typeName: Literal["CONFIG_SERVER"]
+    hostId: HostId
+    mongodVersion: NotRequired[str]
+    fcv: NotRequired[str]
+    dataSizeBytes: NotRequired[Bytes]
+    storageSizeBytes: NotRequired[Bytes]
+    fileSizeBytes: NotRequired[Bytes]
+    encryptionEnabled: bool
+    machineId: NotRequired[str]
+    completedTime: NotRequired[Date]
+
+
+class HostSnapshot(TypedDict):
+    """A snapshot of a mirrored config server."""
+
+    id: Id
+    groupId: Id
+    hostId: HostId
+    complete: bool
+    created: BsonTimestamp
+    lastOplogAppliedTimestamp: NotRequired[BsonTimestamp]
+    doNotDelete: bool
+    expires: NotRequired[Date]
+    incremental: bool
+    parts: list[HostSnapshotPart]
+    namespaceFilterList: NotRequired[NamespaceFilterList]
+    links: list[Link]
 
 
 class Snapshot(TypedDict):

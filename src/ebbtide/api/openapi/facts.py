@@ -89,11 +89,19 @@ _BY_HANDLER: dict[Handler, Facts] = {
 _OWN_CLUSTER = own_documents.OwnCluster
 _OWN_RESTORE = own_documents.OwnRestoreJob
 _BY_NAME: dict[str, Facts] = {
-    "listHostRestoreJobs": Facts(answer=documents.HostRestoreJob, is_list=True),
-    "createHostRestoreJob": Facts(answer=documents.HostRestoreJob, request=requests.RestoreJobRequest),
+    "listHostRestoreJobs": Facts(answer=documents.HostRestoreJob),
+    "createHostRestoreJob": Facts(answer=documents.HostRestoreJob, request=requests.HostRestoreJobRequest),
     "getHostRestoreJob": Facts(answer=documents.HostRestoreJob),
-    "listHostSnapshots": Facts(answer=documents.Snapshot, is_list=True),
-    "getHostSnapshot": Facts(answer=documents.Snapshot),
+    "listHostSnapshots": Facts(answer=documents.HostSnapshot, query=_COMPLETED),
+    "getHostSnapshot": Facts(answer=documents.HostSnapshot),
+    "listHosts": Facts(answer=own_documents.Host),
+    "declareHost": Facts(answer=own_documents.Host, request=requests.HostRequest),
+    "getHost": Facts(answer=own_documents.Host),
+    "removeHost": Facts(answer=own_documents.Host),
+    "listOwnHostSnapshots": Facts(answer=own_documents.OwnHostSnapshot),
+    "createHostSnapshot": Facts(answer=own_documents.OwnHostSnapshot, request=requests.Nothing),
+    "getOwnHostSnapshot": Facts(answer=own_documents.OwnHostSnapshot),
+    "deleteHostSnapshot": Facts(answer=own_documents.OwnHostSnapshot),
     "updateOwnSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.SnapshotChange),
     "undeleteSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.Nothing),
     "listOwnClusters": Facts(answer=_OWN_CLUSTER),

@@ -9,6 +9,7 @@ from ebbtide.api.openapi.documents import (
     BsonTimestamp,
     Bytes,
     Date,
+    HostId,
     Id,
     Int32,
     Link,
@@ -178,6 +179,44 @@ class OwnSnapshot(TypedDict):
     removed: NotRequired[Date]
     error: NotRequired[str]
     job: NotRequired[Job]
+    links: list[Link]
+
+
+class OwnHostSnapshot(TypedDict):
+    """A snapshot of a host, of any state, with the work on it."""
+
+    id: Id
+    groupId: Id
+    hostId: HostId
+    state: SnapshotState
+    created: Date
+    completed: NotRequired[Date]
+    stableTimestamp: NotRequired[BsonTimestamp]
+    mongodVersion: str
+    fcv: str
+    fileSizeBytes: Bytes
+    storedBytes: Bytes
+    newStoredBytes: Bytes
+    lockSeconds: NotRequired[Seconds]
+    deleted: NotRequired[Date]
+    pruneAfter: NotRequired[Date]
+    error: NotRequired[str]
+    job: NotRequired[Job]
+    links: list[Link]
+
+
+class Host(TypedDict):
+    """A mongod that was declared a mirrored config server. `locked`: it may be, for a snapshot."""
+
+    id: HostId
+    groupId: Id
+    address: str
+    state: Literal["ACTIVE", "REMOVED"]
+    created: Date
+    mongodVersion: str
+    username: NotRequired[str]
+    locked: bool
+    lastSnapshot: NotRequired[OwnHostSnapshot]
     links: list[Link]
 
 

@@ -53,6 +53,33 @@ class RestoreJobRequest(RestorePoint):
     delivery: DeliveryRequest
 
 
+class HostDelivery(TypedDict):
+    """How a host's restore shall arrive. `expires` goes before `expirationHours`."""
+
+    methodName: Literal["HTTP"]
+    expirationHours: NotRequired[Annotated[int, Field(ge=1, le=EXPIRATION_HOURS_MAX)]]
+    maxDownloads: NotRequired[Positive]
+    expires: NotRequired[Date]
+    statusName: NotRequired[str]
+    url: NotRequired[str]
+
+
+class HostRestoreJobRequest(TypedDict):
+    """A download of a mirrored config server's snapshot."""
+
+    delivery: HostDelivery
+    snapshotId: Id
+
+
+class HostRequest(TypedDict):
+    """A mongod by itself, declared a mirrored config server, and the account that copies it."""
+
+    address: Annotated[str, Field(min_length=1)]
+    username: NotRequired[str]
+    password: NotRequired[str]
+    authSource: NotRequired[str]
+
+
 class PointInTimeRequest(RestorePoint):
     """A download of a moment."""
 

@@ -8,6 +8,7 @@ Not waited for: members that do not replicate now (down, resyncing), which catch
 delayed ones, whose lag is meant.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from bson import Timestamp
 
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.mongod.deployment import DeploymentError, get_configuration, oplog_max_bytes, run_admin
-from ebbtide.restore.load.inventory import Client
+from ebbtide.restore.load.inventory import Client, is_standalone
 
 ENTRY_BYTES = 200
 """What an oplog entry takes besides its document, about."""
@@ -60,7 +61,9 @@ class Flow:
 
     @classmethod
     def of(cls, target: Client, *, archived: Position | None, check: Callable[[], None]) -> Self:
-        """Up to half of the target's oplog. Raises Unreachable, DeploymentError."""
+        """Up to half of the target's oplog; no bound for a server by itself. Raises Unreachable, DeploymentError."""
+        if is_standalone(target):
+            return cls(target, limit_bytes=sys.maxsize, archived=None, check=check)
         return cls(
             target,
             limit_bytes=int(oplog_max_bytes(target) * _SHARE),

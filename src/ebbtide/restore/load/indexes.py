@@ -18,7 +18,7 @@ import pymongo
 from pymongo.errors import PyMongoError
 
 from ebbtide.mongod.deployment import translated_errors
-from ebbtide.restore.load.inventory import Client, Document, Index, Raw
+from ebbtide.restore.load.inventory import Client, Document, Index, Raw, is_standalone
 from ebbtide.restore.load.patience import persist
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection
 
@@ -99,12 +99,14 @@ def _build(
 def _create_indexes(target: Client, planned: PlannedCollection, indexes: Sequence[Index]) -> None:
     database, name = planned.target
     is_collated = "collation" in planned.held.options
+    # A server by itself refuses to be told whom to wait for.
+    quorum: Document = {} if is_standalone(target) else {"commitQuorum": "majority"}
     with pymongo.timeout(_BUILD_SECONDS_MAX):
         target[database].command(
             "createIndexes",
             name,
             indexes=[creatable(index.specification, is_collated=is_collated) for index in indexes],
-            commitQuorum="majority",
+            **quorum,
         )
 
 

@@ -112,29 +112,38 @@ class Inventory:
         return tuple(held for held in self.held.values() if held.shown == shown)
 
 
-def is_servers_own(database: str, name: str) -> bool:
+def is_servers_own(database: str, name: str, *, foreign: frozenset[str] = _FOREIGN_DATABASES) -> bool:
     """Whether a collection belongs to the server and not to its users."""
-    if database in _FOREIGN_DATABASES:
+    if database in foreign:
         return True
     if not name.startswith("system."):
         return False
     return database == "admin" or not (name.startswith(BUCKETS) or name == STORED_FUNCTIONS)
 
 
-def read_inventory(client: Client) -> Inventory:
-    """Ask a server. A collection that is dropped meanwhile may be missing. Raises Unreachable, DeploymentError."""
+def is_standalone(client: Client) -> bool:
+    """Whether a server is a mongod by itself, with no oplog and nobody who could lag. Raises PyMongo's errors."""
+    return "setName" not in client.admin.command("hello")
+
+
+def read_inventory(client: Client, *, with_config: bool = False) -> Inventory:
+    """Ask a server. A collection that is dropped meanwhile may be missing. Raises Unreachable, DeploymentError.
+
+    `with_config`: of a server that is by itself, the database `config` holds what its users put there.
+    """
+    foreign = _FOREIGN_DATABASES - {"config"} if with_config else _FOREIGN_DATABASES
     with translated_errors("reading what the server holds"):
         found: list[Held] = []
         left_out: list[str] = []
         for database in client.list_database_names():
-            if database in _FOREIGN_DATABASES:
+            if database in foreign:
                 continue
             for entry in _iter_command(client[database], "listCollections"):
                 name = str(entry["name"])
                 if name == _VIEWS:
                     # Each of its documents is a view, listed by itself.
                     continue
-                if is_servers_own(database, name) or entry["options"].get("temp"):
+                if is_servers_own(database, name, foreign=foreign) or entry["options"].get("temp"):
                     left_out.append(f"{database}.{name}")
                 else:
                     found.append(_held(client[database], entry))

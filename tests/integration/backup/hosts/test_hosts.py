@@ -3,12 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bson import Int64, Timestamp
 from pymongo import MongoClient
 
+from ebbtide.backup.host_requests import HostRefused
 from ebbtide.domain.host import SET_NAME
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.restore.load.inventory import Inventory, read_inventory
 from ebbtide.testing.dbhash import database_hashes
+from ebbtide.testing.standalone import COPY_ROLES
 
 Document = dict[str, Any]
 
@@ -69,3 +73,26 @@ def test_a_download_of_a_host_holds_what_the_host_held(hosting: Any, tmp_path: P
         assert {"root", "copier"} == {user["user"] for user in users}
         assert list(restored.config.changelog.find({}, {"n": 1, "_id": 0})) == [{"n": n} for n in range(50)]
         assert Timestamp(0, 0) == restored.config.chunks.find_one()["lastmod"]
+
+
+def test_an_account_that_may_not_lock_is_refused(hosting: Any) -> None:
+    with hosting.lab.client() as client:
+        client.admin.command("updateUser", "copier", roles=["backup", "readAnyDatabase"])
+        try:
+            with pytest.raises(HostRefused):
+                hosting.declare()
+        finally:
+            client.admin.command("updateUser", "copier", roles=list(COPY_ROLES))
+
+
+def test_what_cannot_be_copied_ends_the_snapshot_and_leaves_no_lock(hosting: Any) -> None:
+    with hosting.lab.client() as client:
+        client.shop.create_collection("weather", timeseries={"timeField": "t"})
+    host = hosting.declare()
+    snapshots = hosting.installation.catalog.snapshots
+    with hosting.installation.working():
+        asked = hosting.request(host)
+        hosting.installation.wait_until(lambda: snapshots.find(asked.id).state is SnapshotState.FAILED)
+    assert "shop.weather" in snapshots.find(asked.id).error
+    assert not hosting.lab.is_locked()
+    assert hosting.host(host).lock_job_id is None

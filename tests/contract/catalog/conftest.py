@@ -17,6 +17,7 @@ from ebbtide.domain.cluster import Cluster, ClusterState, Head, HeadState
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event, EventLevel
 from ebbtide.domain.group import Group
+from ebbtide.domain.host import Host, HostState, host_id
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId, new_id
 from ebbtide.domain.job import Job, JobKind, JobState, job_id
 from ebbtide.domain.optime import OplogTimestamp
@@ -199,6 +200,22 @@ def make_transfer(**changes: Any) -> Transfer:
     return Transfer(**(values | changes))
 
 
+def make_host(**changes: Any) -> Host:
+    values: dict[str, Any] = {
+        "id": host_id(GROUP, "cfg1:27019"),
+        "group_id": GROUP,
+        "store_id": ClusterId(new_id()),
+        "address": "cfg1:27019",
+        "state": HostState.ACTIVE,
+        "created": NOW,
+        "username": "ebbtide",
+        "auth_source": "admin",
+        "password": SEALED,
+        "mongod_version": "6.0.5",
+    }
+    return Host(**(values | changes))
+
+
 def make_job(**changes: Any) -> Job:
     subject = changes.pop("subject_id", None) or new_id()
     kind = changes.pop("kind", JobKind.RESTORE)
@@ -236,6 +253,7 @@ def make() -> SimpleNamespace:
         "account": make_account,
         "cluster": make_cluster,
         "head": make_head,
+        "host": make_host,
         "snapshot": make_snapshot,
         "restore_job": make_restore_job,
         "automated_restore": make_automated_restore,

@@ -4,11 +4,13 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ebbtide.catalog.catalog import Catalog
-from ebbtide.domain.ids import ClusterId, RestoreJobId
+from ebbtide.catalog.codec import to_document
+from ebbtide.domain.ids import ClusterId, RestoreJobId, new_id
 from ebbtide.domain.restore_job import (
     BEGUN,
     BROKEN,
@@ -106,6 +108,28 @@ def test_restore_jobs_are_paged_newest_first_with_a_stable_order(
     pages = [catalog.restore_jobs.page(make.cluster_id, skip=3 * page, limit=3) for page in range(4)]
     assert jobs[::-1] == list(itertools.chain.from_iterable(pages))
     assert catalog.restore_jobs.count(make.cluster_id) == 10
+
+
+def test_the_last_page_of_100_000_jobs_costs_only_the_skip(
+    catalog: Catalog, database: Any, make: SimpleNamespace
+) -> None:
+    """Counted, not timed: keys of the index are passed over, and only the page's documents are read."""
+    document = to_document(make.restore_job())
+    for start in range(0, 100_000, 10_000):
+        database.restore_jobs.insert_many(
+            document | {"_id": new_id(), "created": make.now + timedelta(seconds=number // 3)}
+            for number in range(start, start + 10_000)
+        )
+    everything = database.restore_jobs.find({}, {"_id": 1}).sort([("created", -1), ("_id", -1)])
+    wanted = [found["_id"] for found in everything]
+    for skip in (0, 50_000, 99_500):
+        page = catalog.restore_jobs.page(make.cluster_id, skip=skip, limit=500)
+        assert [job.id for job in page] == wanted[skip : skip + 500]
+        cursor = database.restore_jobs.find({"cluster_id": make.cluster_id})
+        cursor = cursor.sort([("created", -1), ("_id", -1)]).skip(skip).limit(500)
+        spent = cursor.explain()["executionStats"]
+        assert spent["totalKeysExamined"] <= skip + 500
+        assert spent["totalDocsExamined"] <= 500
 
 
 def test_unfinished_and_expired_jobs_are_found(catalog: Catalog, make: SimpleNamespace) -> None:

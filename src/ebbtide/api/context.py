@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from ebbtide.api.known_groups import KnownGroups
+from ebbtide.api.shown_jobs import ShownJobs
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.restore_job import RestoreJob
@@ -40,3 +43,13 @@ class ApiContext:
     external_url: str
     data_dir: Path | None
     open_archive: Callable[[RestoreJob], Archive]
+
+    @cached_property
+    def known_groups(self) -> KnownGroups:
+        """Groups that were found a moment ago."""
+        return KnownGroups(self.catalog.groups)
+
+    @cached_property
+    def shown_jobs(self) -> ShownJobs:
+        """What lists show of restore jobs, remembered."""
+        return ShownJobs(self.catalog.restore_jobs, self.service_key)

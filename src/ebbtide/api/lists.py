@@ -1,10 +1,11 @@
 """Answers that are one page of a list."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ebbtide.api.operations import Call
 from ebbtide.api.paging import list_document
+from ebbtide.api.queries import Page
 from ebbtide.api.responses import Answer, Shape
 from ebbtide.api.wire import Document
 
@@ -22,7 +23,7 @@ def list_answer(
     """The page that was asked for.
 
     `found` is what `paging.plan_window` says to fetch: one more than fits tells that there is a next page. `count`, of
-    the whole list, is called only if the caller wants it.
+    the whole list, is called only if the caller wants it and the page itself does not tell.
     """
     page = call.page
     document = list_document(
@@ -31,9 +32,16 @@ def list_answer(
         page=page,
         entities=[to_document(record) for record in found[: page.items_per_page]],
         has_next=len(found) > page.items_per_page,
-        total_count=count() if page.include_count else None,
+        total_count=_total(page, found, count) if page.include_count else None,
     )
     return Answer(document=document, shape=Shape.LIST)
+
+
+def _total(page: Page, found: Sequence[Any], count: Callable[[], int]) -> int:
+    """The length of the whole list; a page that reaches its end tells it by itself."""
+    if len(found) > page.items_per_page or (page.skip and not found):
+        return count()
+    return page.skip + len(found)
 
 
 def slice_answer(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 
 from ebbtide.api.bodies import Body
 from ebbtide.api.context import ApiContext
@@ -84,7 +85,7 @@ class Call:
             raise LookupError("this operation answers with no list")
         return self.asked_page
 
-    @property
+    @cached_property
     def family(self) -> Family:
         return family_of(self.path)
 
@@ -93,7 +94,7 @@ class Call:
         """The address of the path's cluster in the path's family; only where the operation's scope has one."""
         return self.addresses.cluster(self.group.id, self.cluster.id, self.cluster.name)
 
-    @property
+    @cached_property
     def addresses(self) -> Addresses:
         return Addresses(self.context.external_url, self.family)
 
@@ -102,7 +103,7 @@ class Call:
         """Who did it and from where, for events."""
         return f"{self.caller.name} from {self.address}"
 
-    @property
+    @cached_property
     def may_download(self) -> bool:
         """Whether the caller may see download links of the group: who could have created the job (contract 4.4)."""
         may_create = may_write if self.family is Family.CLOUD else is_owner
@@ -146,7 +147,7 @@ class Operation:
 def prepare_call(operation: Operation, call: Call) -> Call:
     """Check group, membership, role, cluster and query, in this order; raises the first refusal."""
     if operation.scope is not Scope.SERVICE:
-        call = replace(call, found_group=find_group(call, operation.need))
+        call = replace(call, found_group=_find_group(call, operation))
     if operation.scope is Scope.CLUSTER:
         call = replace(call, found_cluster=_find_path_cluster(call))
     parse_presentation(call.query)
@@ -155,7 +156,7 @@ def prepare_call(operation: Operation, call: Call) -> Call:
     return call
 
 
-def find_group(call: Call, need: Need) -> Group:
+def _find_group(call: Call, operation: Operation) -> Group:
     """The path's group, where the caller's key has what is needed there.
 
     An unknown group and a foreign one get the same answer.
@@ -164,7 +165,9 @@ def find_group(call: Call, need: Need) -> Group:
     if not is_id(text):
         raise refusal("INVALID_GROUP_ID", text)
     group_id = GroupId(text)
-    group = call.context.catalog.groups.find(group_id) if is_member(call.caller, group_id) else None
+    # About a cluster nothing of its group is told but its id.
+    groups = call.context.known_groups if operation.scope is Scope.CLUSTER else call.context.catalog.groups
+    group = groups.find(group_id) if is_member(call.caller, group_id) else None
     if group is None:
         raise refusal("NOT_IN_GROUP", text)
     allowed = {
@@ -173,7 +176,7 @@ def find_group(call: Call, need: Need) -> Group:
         Need.OWN: is_owner(call.caller, group_id),
         Need.SURVEY: may_write(call.caller, group_id) or may_look_everywhere(call.caller),
     }
-    if not allowed[need]:
+    if not allowed[operation.need]:
         raise refusal("USER_UNAUTHORIZED")
     return group
 

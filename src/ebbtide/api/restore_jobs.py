@@ -1,6 +1,5 @@
 """Restore jobs of a cluster: list, create, get, in the families of the hosted services."""
 
-from contextlib import suppress
 from datetime import timedelta
 
 from ebbtide.api.automated import TargetName, build_request, record_request
@@ -14,13 +13,12 @@ from ebbtide.api.queries import parse_id_parameter
 from ebbtide.api.refusals import refusal, refuse_fields, violation
 from ebbtide.api.responses import Answer, Shape
 from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
-from ebbtide.api.wire import Document, restore_job_document, self_links
+from ebbtide.api.shown_jobs import job_document
+from ebbtide.api.wire import Document, self_links
 from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
-from ebbtide.domain.restore_job import RestoreJob, RestoreStatus, hours_until
+from ebbtide.domain.restore_job import RestoreJob, hours_until
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
-from ebbtide.restore.links import open_download_key
 from ebbtide.restore.requesting import request_http_restore
-from ebbtide.sealing import SealBroken
 
 
 def list_restore_jobs(call: Call) -> Answer:
@@ -31,11 +29,12 @@ def list_restore_jobs(call: Call) -> Answer:
         return slice_answer(call, href=href, records=nothing, to_document=lambda j: shown_job(call, j))
     skip, limit = plan_window(call.page)
     jobs = call.context.catalog.restore_jobs
+    view = call.context.shown_jobs.view(call.addresses, may_download=call.may_download)
     return list_answer(
         call,
         href=href,
-        found=jobs.page(call.cluster.id, skip=skip, limit=limit),
-        to_document=lambda job: shown_job(call, job),
+        found=jobs.page_as_stored(call.cluster.id, skip=skip, limit=limit),
+        to_document=lambda stored: view.document(stored, now=call.now),
         count=lambda: jobs.count(call.cluster.id),
     )
 
@@ -66,12 +65,13 @@ def _belongs(job: RestoreJob, call: Call) -> bool:
 
 def shown_job(call: Call, job: RestoreJob) -> Document:
     """Its document, with a link for whoever may have one."""
-    key = None
-    if call.may_download and job.status is RestoreStatus.FINISHED and job.download_key is not None:
-        # After the loss of the service key jobs are still to be seen; their links are lost with it.
-        with suppress(SealBroken):
-            key = open_download_key(job, call.context.service_key)
-    return restore_job_document(job, now=call.now, addresses=call.addresses, download_key=key)
+    return job_document(
+        job,
+        now=call.now,
+        addresses=call.addresses,
+        may_download=call.may_download,
+        service_key=call.context.service_key,
+    )
 
 
 def create_restore_job(call: Call) -> Answer:

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -58,7 +58,7 @@ class Addresses:
     external_url: str
     family: Family = Family.ATLAS
 
-    @property
+    @cached_property
     def base(self) -> str:
         return f"{self.external_url}{self.family.value}"
 

@@ -7,6 +7,9 @@ the event may come from in its query, so two writers cannot both win.
 from datetime import datetime
 from typing import Any
 
+import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
@@ -31,6 +34,7 @@ class RestoreJobCollection:
 
     def __init__(self, database: Database[Document]) -> None:
         self._jobs = database.restore_jobs
+        self._as_stored = self._jobs.with_options(CodecOptions(document_class=RawBSONDocument))
 
     @translated
     def insert(self, job: RestoreJob) -> None:
@@ -49,6 +53,16 @@ class RestoreJobCollection:
     def page(self, cluster_id: ClusterId, *, skip: int, limit: int) -> list[RestoreJob]:
         cursor = self._jobs.find({"cluster_id": cluster_id}).sort(_NEWEST_FIRST).skip(skip).limit(limit)
         return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def page_as_stored(self, cluster_id: ClusterId, *, skip: int, limit: int) -> list[bytes]:
+        """As `page`, each job as the catalog holds it: for `read_stored`, and to see whether it changed."""
+        cursor = self._as_stored.find({"cluster_id": cluster_id}).sort(_NEWEST_FIRST).skip(skip).limit(limit)
+        return [bytes(d.raw) for d in cursor]
+
+    def read_stored(self, stored: bytes) -> RestoreJob:
+        """The job of one item of `page_as_stored`."""
+        return from_document(RestoreJob, bson.decode(stored, self._jobs.codec_options))
 
     @translated
     def count(self, cluster_id: ClusterId) -> int:

@@ -164,6 +164,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.restore_jobs.insert(restore)
     catalog.restore_jobs.find(restore.id)
     catalog.restore_jobs.page(cluster.id, skip=0, limit=10)
+    for stored in catalog.restore_jobs.page_as_stored(cluster.id, skip=0, limit=10):
+        catalog.restore_jobs.read_stored(stored)
     catalog.restore_jobs.count(cluster.id)
     catalog.restore_jobs.list_unfinished()
     catalog.restore_jobs.list_expired(now)

@@ -107,6 +107,8 @@ def test_restore_jobs_are_paged_newest_first_with_a_stable_order(
     catalog.restore_jobs.insert(make.restore_job(cluster_id=ClusterId("5f00000000000000000000ee")))
     pages = [catalog.restore_jobs.page(make.cluster_id, skip=3 * page, limit=3) for page in range(4)]
     assert jobs[::-1] == list(itertools.chain.from_iterable(pages))
+    stored = catalog.restore_jobs.page_as_stored(make.cluster_id, skip=3, limit=3)
+    assert pages[1] == [catalog.restore_jobs.read_stored(one) for one in stored]
     assert catalog.restore_jobs.count(make.cluster_id) == 10
 
 

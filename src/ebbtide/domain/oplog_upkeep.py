@@ -74,6 +74,11 @@ def plan_trim(slices: Sequence[OplogSlice], *, needed_from: OplogTimestamp) -> t
     return tuple(sorted(old, key=lambda s: (s.last, s.first)))
 
 
+def border_after(slices: Sequence[OplogSlice], old: Sequence[OplogSlice]) -> OplogTimestamp:
+    """The moment after which the archive begins once the `old` slices, never all of them, are gone."""
+    return min(piece.starts_after for piece in slices if piece not in old)
+
+
 def redundant_slices(slices: Sequence[OplogSlice]) -> dict[OplogSlice, OplogSlice]:
     """Each slice that another one holds as a whole, and the longest that does; equal ones hold each other never."""
     found: dict[OplogSlice, OplogSlice] = {}

@@ -100,6 +100,11 @@ class HistoryReader:
             operations=tuple(self._operations.values()),
         )
 
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether `open_work` says all. It does not within a transaction that begins or ends an operation."""
+        return not self._held
+
     def forget_finished(self, through: OplogTimestamp) -> None:
         """Let the history begin after `through`, up to which entries were read: what is finished is dropped."""
         self.after = through
@@ -139,7 +144,7 @@ class HistoryReader:
         elif kind in ("i", "d") and namespace == COORDINATORS:
             self._take_coordinator(kind, entry["o"], timestamp)
         elif kind in ("i", "d") and namespace in OPERATIONS:
-            self._apply((kind, namespace, _operation_name(namespace, entry["o"])), timestamp)
+            self._apply((kind, namespace, operation_name(namespace, entry["o"])), timestamp)
 
     def _take_command(
         self, entry: Mapping[str, Any], command: Mapping[str, Any], timestamp: OplogTimestamp
@@ -149,14 +154,14 @@ class HistoryReader:
         if name == "applyOps":
             self._take_apply_ops(entry, command, timestamp)
         elif name == "commitTransaction":
-            id_ = _transaction_id(entry)
+            id_ = transaction_id(entry)
             began = self._transactions.pop(id_, None)
             self._finished_transactions.append(
                 PartTransaction(id=id_, prepared=began.prepared if began else None, committed=timestamp)
             )
             self._release(id_, timestamp)
         elif name == "abortTransaction":
-            id_ = _transaction_id(entry)
+            id_ = transaction_id(entry)
             self._transactions.pop(id_, None)
             self._held.pop(id_, None)
 
@@ -168,7 +173,7 @@ class HistoryReader:
             for operation in operations:
                 self._apply(operation, timestamp)
             return
-        id_ = _transaction_id(entry)
+        id_ = transaction_id(entry)
         if operations:
             self._held.setdefault(id_, []).extend(operations)
         if command.get("prepare"):
@@ -181,7 +186,7 @@ class HistoryReader:
             self._apply(operation, timestamp)
 
     def _take_coordinator(self, kind: str, document: Mapping[str, Any], timestamp: OplogTimestamp) -> None:
-        id_ = _transaction_id(document["_id"])
+        id_ = transaction_id(document["_id"])
         if kind == "i":
             shards = tuple(str(shard) for shard in document["participants"])
             self._participants[id_] = Participants(id=id_, shards=shards, recorded=timestamp)
@@ -243,10 +248,10 @@ def _operations_in(entries: Iterable[Mapping[str, Any]]) -> Iterator[Operation]:
     for entry in entries:
         kind, namespace = entry["op"], entry["ns"]
         if kind in ("i", "d") and namespace in OPERATIONS:
-            yield kind, namespace, _operation_name(namespace, entry["o"])
+            yield kind, namespace, operation_name(namespace, entry["o"])
 
 
-def _operation_name(namespace: str, document: Mapping[str, Any]) -> str:
+def operation_name(namespace: str, document: Mapping[str, Any]) -> str:
     """The same for the document's insertion and removal, and for no other document of this part."""
     id_ = document["_id"]
     if isinstance(id_, Mapping) and {"operationType", "namespace"} <= id_.keys():
@@ -254,7 +259,7 @@ def _operation_name(namespace: str, document: Mapping[str, Any]) -> str:
     return f"an operation in {namespace} with _id {bson.encode({'': id_}).hex()}"
 
 
-def _transaction_id(document: Mapping[str, Any]) -> TransactionId:
+def transaction_id(document: Mapping[str, Any]) -> TransactionId:
     """Of an entry or of a coordinator's `_id`: both have `lsid` and `txnNumber`, the session with all its fields."""
     session = ".".join(f"{name}={_text(value)}" for name, value in sorted(document["lsid"].items()))
     return TransactionId(session, int(document["txnNumber"]))

@@ -12,17 +12,20 @@ from datetime import timedelta
 import structlog
 
 from ebbtide.backup.archive_gaps import record_gaps
+from ebbtide.backup.archive_wait import ArchiveBehind
 from ebbtide.backup.context import BackupContext
+from ebbtide.backup.open_work import OpenWorkCarry
 from ebbtide.crash_points import reach
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
-from ebbtide.domain.oplog_upkeep import oldest_needed, plan_merges, plan_trim, redundant_slices
+from ebbtide.domain.oplog_upkeep import border_after, oldest_needed, plan_merges, plan_trim, redundant_slices
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.snapshot import SnapshotState
-from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
+from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound, Unreachable
 from ebbtide.events import record_event
+from ebbtide.mongod.deployment import DeploymentError
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.merge import merge_slices, remove_parts
 from ebbtide.oplog.slice import FOLDER
@@ -83,8 +86,11 @@ class OplogUpkeep:
         archive = OplogArchive(
             ReplicaSetStore(storage, cluster_id=cluster.id, replica_set_name=cluster.replica_set_name)
         )
+        carry = OpenWorkCarry(cluster, archive, self._context, check=self._check)
         try:
-            self._trim(cluster, state, archive)
+            if cluster.parent_id is not None:
+                self._keep_open_work(cluster, carry)
+            self._trim(cluster, state, archive, carry)
             self._merge(archive)
             self._remove_parts(archive)
         except IntegrityError as error:
@@ -97,10 +103,23 @@ class OplogUpkeep:
         if self._stopping.is_set():
             raise UpkeepStopped("the worker stops")
 
+    def _keep_open_work(self, cluster: Cluster, carry: OpenWorkCarry) -> None:
+        try:
+            carry.keep()
+        except (Unreachable, DeploymentError, ArchiveBehind) as error:
+            # The next run asks again.
+            _log.info("oplog.open_work_waits", cluster_id=cluster.id, message=error.message)
+
     # --- trim -----------------------------------------------------------------------------------------------------
 
-    def _trim(self, cluster: Cluster, state: ArchiveState, archive: OplogArchive) -> None:
-        old = plan_trim(archive.slices(), needed_from=self._oldest_needed(cluster))
+    def _trim(
+        self, cluster: Cluster, state: ArchiveState, archive: OplogArchive, carry: OpenWorkCarry
+    ) -> None:
+        slices = archive.slices()
+        old = plan_trim(slices, needed_from=self._oldest_needed(cluster))
+        if old and cluster.parent_id is not None and not carry.carry_to(border_after(slices, old)):
+            _log.info("oplog.trim_waits", cluster_id=cluster.id, message="what is open there is not known")
+            return
         for piece in old:
             self._check()
             archive.delete(piece)

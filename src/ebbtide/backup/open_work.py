@@ -15,7 +15,7 @@ from pymongo import MongoClient
 from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
-from ebbtide.backup.archive_wait import wait_until_archived
+from ebbtide.backup.archive_wait import NOTE, wait_until_archived
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_connection import ClusterAccess, member_login
 from ebbtide.crash_points import reach
@@ -24,7 +24,8 @@ from ebbtide.domain.consistent_point import ClusterOperation, OpenWork, Particip
 from ebbtide.domain.open_work import newest_record, opening_work
 from ebbtide.domain.oplog import Chain, chains
 from ebbtide.domain.optime import OplogTimestamp
-from ebbtide.mongod.deployment import connect_to_set, translated_errors
+from ebbtide.errors import Unreachable
+from ebbtide.mongod.deployment import connect_to_set, run_admin, translated_errors
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.oplog.transactions import (
@@ -44,6 +45,7 @@ CARRY_SECONDS = 600
 ARCHIVED_SECONDS = 60.0
 ANSWER_MILLIS = 10_000
 
+_NOTE_CONCERN = {"w": "majority", "wtimeout": 30_000}
 _TRANSACTIONS = "config.transactions"
 
 
@@ -138,8 +140,9 @@ def ask_open_work(access: ClusterAccess, *, after: OplogTimestamp) -> tuple[Open
     """What is open on a part now, each without the moment at which it began; and a moment by which all was read.
 
     The collections are read one after another, at or after `after`: what begins or ends meanwhile does so in entries up
-    to the moment that is returned. Only what a majority holds is read, or a record might tell of what never was.
-    Raises Unreachable, DeploymentError.
+    to the moment that is returned. The server (6.0.5) refuses majority reads of config.transactions in a session. So
+    the primary is read as it is, and has to get a note to a majority behind that, still in the same election: then all
+    that was read is held by a majority too. Raises Unreachable, DeploymentError.
     """
     # The keyfile's user: no role of a backup user may read all of these.
     login = member_login(access.keyfile(), access.cluster.cluster_auth_mode)
@@ -149,11 +152,17 @@ def ask_open_work(access: ClusterAccess, *, after: OplogTimestamp) -> tuple[Open
         client.start_session(causal_consistency=True) as session,
     ):
         session.advance_operation_time(after.to_bson())
+        election = run_admin(client, "hello").get("electionId")
         transactions = _read(client, _TRANSACTIONS, session, {"state": "prepared"})
         coordinators = _read(client, COORDINATORS, session)
         operations = {name: _read(client, name, session) for name in sorted(OPERATIONS)}
-        asked = OplogTimestamp.from_bson(session.operation_time) if session.operation_time else after
-    return _open_work(transactions, coordinators, operations), max(asked, after)
+        noted = client.admin.command(
+            "appendOplogNote", 1, data=NOTE, session=session, writeConcern=_NOTE_CONCERN
+        )
+        if run_admin(client, "hello").get("electionId") != election:
+            raise Unreachable(f"{access.cluster.name} elected a primary while it was read")
+        asked = OplogTimestamp.from_bson(noted["operationTime"])
+    return _open_work(transactions, coordinators, operations), asked
 
 
 def _read(
@@ -163,7 +172,7 @@ def _read(
     condition: Document | None = None,
 ) -> list[Document]:
     database, _, name = namespace.partition(".")
-    collection = client[database].get_collection(name, read_concern=ReadConcern("majority"))
+    collection = client[database].get_collection(name, read_concern=ReadConcern("local"))
     return list(collection.find(condition or {}, session=session).max_time_ms(ANSWER_MILLIS))
 
 

@@ -82,8 +82,7 @@ class OpenWorkCarry:
         end = newest.range.last.timestamp
         last = self._record_before(newest, end)
         if last is None:
-            self._records.put(newest.starts_after, self._ask_opening(newest.starts_after))
-            reach("open_work.recorded")
+            self._store(newest.starts_after, self._ask_opening(newest.starts_after))
         elif end.seconds - last.seconds >= CARRY_SECONDS:
             self.carry_to(end)
 
@@ -104,9 +103,12 @@ class OpenWorkCarry:
             reader.forget_finished(batch.last.timestamp)
         if not reader.can_be_cut:
             return False
-        self._records.put(border, reader.open_work())
-        reach("open_work.recorded")
+        self._store(border, reader.open_work())
         return True
+
+    def _store(self, at: OplogTimestamp, work: OpenWork) -> None:
+        self._records.put(at, work)
+        reach("open_work.recorded")
 
     def _record_before(self, chain: Chain, at_most: OplogTimestamp) -> OplogTimestamp | None:
         return newest_record(self._records.moments(), chain_starts_after=chain.starts_after, at_most=at_most)

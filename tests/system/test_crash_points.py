@@ -32,6 +32,8 @@ ARCHIVING_POINTS = ["oplog.slice_put", "oplog.state_recorded"]
 AUTOMATED_POINTS = [name for name in CRASH_POINTS if name.startswith("automated.")]
 # Visited in test_hosts.py, on a mongod by itself.
 HOST_POINTS = [name for name in CRASH_POINTS if name.startswith("host.")]
+# Visited in test_sharded_crashes.py, by the parts of a sharded cluster.
+OPEN_WORK_POINTS = [name for name in CRASH_POINTS if name.startswith("open_work.")]
 DEATHS_MAX = 3
 MERGE_SLICES = 4
 
@@ -146,7 +148,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 def test_every_crash_point_has_its_test() -> None:
     visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
-    visited += [AUTOMATED_POINTS, HOST_POINTS]
+    visited += [AUTOMATED_POINTS, HOST_POINTS, OPEN_WORK_POINTS]
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 

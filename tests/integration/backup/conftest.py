@@ -24,6 +24,11 @@ from ebbtide.backup.registration import (
 )
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.backup.requesting import request_snapshot
+from ebbtide.backup.sharded_registration import (
+    ShardedReport,
+    check_sharded_registration,
+    remove_sharded_cluster,
+)
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.catalog.clusters import HeadCollection
 from ebbtide.clock import SystemClock
@@ -45,6 +50,8 @@ from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing import workload
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.sharded_lab import ShardedLab
+from ebbtide.testing.sharded_registration import lab_request, register_lab
 from ebbtide.worker import worker as worker_module
 from ebbtide.worker.worker import Worker
 
@@ -186,6 +193,34 @@ class Installation:
         with self.working():
             for cluster in self.catalog.clusters.list_live():
                 self.remove(cluster)
+
+    # --- sharded clusters -----------------------------------------------------------------------------------------
+
+    def check_sharded(self, request: RegistrationRequest) -> ShardedReport:
+        return check_sharded_registration(
+            request,
+            settings=self.context.settings,
+            catalog=self.catalog,
+            group_id=self.group.id,
+            data_dir=self.context.directory.root,
+        )
+
+    def register_sharded(
+        self, lab: ShardedLab, name: str = "bank", *, report: ShardedReport | None = None, **changes: Any
+    ) -> Cluster:
+        return register_lab(
+            lab_request(lab, name, **changes),
+            catalog=self.catalog,
+            settings=self.context.settings,
+            service_key=self.context.service_key,
+            group_id=self.group.id,
+            data_dir=self.context.directory.root,
+            report=report,
+        )
+
+    def remove_sharded(self, cluster: Cluster) -> None:
+        """Ask for it; the heads leave once a worker runs."""
+        remove_sharded_cluster(cluster, catalog=self.catalog, clock=self.context.clock, actor="test")
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 

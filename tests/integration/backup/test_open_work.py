@@ -8,12 +8,6 @@ import pytest
 from ebbtide.backup.archive_wait import wait_until_archived
 from ebbtide.backup.consistent_points import find_consistent_point
 from ebbtide.backup.open_work import OpenWorkCarry, ask_open_work
-from ebbtide.backup.registration_checks import RegistrationRequest
-from ebbtide.backup.sharded_registration import (
-    check_sharded_registration,
-    register_sharded_cluster,
-    remove_sharded_cluster,
-)
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.consistent_point import ConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
@@ -21,30 +15,6 @@ from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.testing.bank import Bank, StopAfter
 from ebbtide.testing.sharded_lab import ShardedLab
-
-
-def register(installation: Any, lab: ShardedLab) -> Cluster:
-    context = installation.context
-    request = RegistrationRequest(
-        name="carried",
-        uri=f"mongodb://{lab.seed}/?replicaSet=config",
-        username=lab.config.backup_username,
-        password=lab.config.backup_password,
-        keyfile=lab.config.keyfile_text,
-    )
-    group_id = installation.group.id
-    report = check_sharded_registration(
-        request, settings=context.settings, catalog=installation.catalog, group_id=group_id
-    )
-    return register_sharded_cluster(
-        request,
-        report,
-        catalog=installation.catalog,
-        service_key=context.service_key,
-        clock=context.clock,
-        group_id=group_id,
-        actor="test",
-    )
 
 
 @pytest.fixture
@@ -76,7 +46,7 @@ def test_what_was_prepared_before_the_archive_began_is_never_split(installation:
     stopped = bank.transfer(stop_after=StopAfter.PREPARE)
     assert stopped is not None
     undecided_transfers = [stopped]
-    cluster = register(installation, bank.lab)
+    cluster = installation.register_sharded(bank.lab, "carried")
     try:
         with installation.working(oplog_upkeep_seconds=1.0):
             parts = installation.catalog.clusters.list_parts(cluster.id)
@@ -84,7 +54,7 @@ def test_what_was_prepared_before_the_archive_began_is_never_split(installation:
                 installation.wait_for_head(part, HeadState.FOLLOWING)
             stores = {part.name: OpenWorkStore(archive_of(installation, part).store) for part in parts}
             for name, store in stores.items():
-                installation.wait_until(store.moments, seconds=25, what=f"a record of {name}")
+                installation.wait_until(store.moments, what=f"a record of {name}")
             # A head's oplog reaches back to the oldest prepare, so the archive itself may tell of it: the part is asked.
             shown = {
                 part.name: [
@@ -128,6 +98,4 @@ def test_what_was_prepared_before_the_archive_began_is_never_split(installation:
         # What is left prepared would keep the lab from stopping.
         for transfer in undecided_transfers:
             transfer.finish()
-        remove_sharded_cluster(
-            cluster, catalog=installation.catalog, clock=installation.context.clock, actor="test"
-        )
+        installation.remove_sharded(cluster)

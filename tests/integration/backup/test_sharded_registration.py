@@ -7,59 +7,19 @@ from typing import Any
 import pytest
 
 from ebbtide.backup import sharded_registration
-from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.backup.requesting import HeadNotReady
-from ebbtide.backup.sharded_registration import ShardedReport
 from ebbtide.domain import sharding
 from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, HeadState
 from ebbtide.errors import Refused, RegistrationRefused
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
-
-
-def request_for(lab: ShardedLab, **changes: Any) -> RegistrationRequest:
-    values: dict[str, Any] = {
-        "name": "bank",
-        "uri": f"mongodb://{lab.seed}/?replicaSet=config",
-        "username": lab.config.backup_username,
-        "password": lab.config.backup_password,
-        "keyfile": lab.config.keyfile_text,
-    }
-    return RegistrationRequest(**(values | changes))
-
-
-def check(installation: Any, request: RegistrationRequest) -> ShardedReport:
-    return sharded_registration.check_sharded_registration(
-        request,
-        settings=installation.context.settings,
-        catalog=installation.catalog,
-        group_id=installation.group.id,
-        data_dir=installation.context.directory.root,
-    )
-
-
-def register(installation: Any, request: RegistrationRequest, report: ShardedReport | None = None) -> Cluster:
-    return sharded_registration.register_sharded_cluster(
-        request,
-        report or check(installation, request),
-        catalog=installation.catalog,
-        service_key=installation.context.service_key,
-        clock=installation.context.clock,
-        group_id=installation.group.id,
-        actor="test",
-    )
-
-
-def remove(installation: Any, cluster: Cluster) -> None:
-    sharded_registration.remove_sharded_cluster(
-        cluster, catalog=installation.catalog, clock=installation.context.clock, actor="test"
-    )
+from ebbtide.testing.sharded_registration import lab_request
 
 
 @pytest.fixture
 def registered(installation: Any, sharded_lab: ShardedLab) -> Iterator[Cluster]:
-    cluster = register(installation, request_for(sharded_lab))
+    cluster = installation.register_sharded(sharded_lab)
     yield cluster
-    remove(installation, cluster)
+    installation.remove_sharded(cluster)
 
 
 def test_every_part_is_followed_and_can_be_snapshotted(
@@ -77,7 +37,7 @@ def test_every_part_is_followed_and_can_be_snapshotted(
                 options = client.admin.command("getCmdLineOpts")["parsed"]
                 roles[part.name] = options["sharding"]["clusterRole"]
 
-        remove(installation, registered)
+        installation.remove_sharded(registered)
         for part in parts:
             installation.wait_until(
                 lambda part=part: installation.cluster(part).state is ClusterState.REMOVED, what="removed"
@@ -114,10 +74,10 @@ def test_the_cluster_is_one_record_without_a_head_and_one_for_each_part(
 def test_a_part_that_is_missing_is_recorded_and_no_other_is_twice(
     installation: Any, sharded_lab: ShardedLab
 ) -> None:
-    request = request_for(sharded_lab)
-    report = check(installation, request)
+    request = lab_request(sharded_lab, "bank")
+    report = installation.check_sharded(request)
     without = replace(report, parts=report.parts[:-1])
-    cluster = register(installation, request, without)
+    cluster = installation.register_sharded(sharded_lab, report=without)
     try:
         for expected in (["bank-shard1"], []):
             added = sharded_registration.follow_parts(
@@ -130,24 +90,24 @@ def test_a_part_that_is_missing_is_recorded_and_no_other_is_twice(
             )
             assert [part.name for part in added] == expected
     finally:
-        remove(installation, cluster)
+        installation.remove_sharded(cluster)
 
 
 def test_what_any_part_lacks_refuses_the_whole_cluster(installation: Any, sharded_lab: ShardedLab) -> None:
     port = sharded_lab.shards["shard1"].members[0].port
-    request = request_for(sharded_lab, name="refused", head_port=port - 2)
+    request = lab_request(sharded_lab, "refused", head_port=port - 2)
 
-    report = check(installation, request)
+    report = installation.check_sharded(request)
 
     assert not report.ok
     with pytest.raises(RegistrationRefused, match=f"shard1: port {port} of"):
-        register(installation, request, report)
+        installation.register_sharded(sharded_lab, "refused", head_port=port - 2, report=report)
     assert installation.catalog.clusters.find_by_name(installation.group.id, "refused") is None
 
 
 def test_without_the_keyfile_nothing_is_asked(installation: Any, sharded_lab: ShardedLab) -> None:
     with pytest.raises(RegistrationRefused, match="keyfile"):
-        check(installation, request_for(sharded_lab, keyfile=None))
+        installation.check_sharded(lab_request(sharded_lab, "bank", keyfile=None))
 
 
 def test_a_version_that_was_not_tried_is_refused(
@@ -156,4 +116,4 @@ def test_a_version_that_was_not_tried_is_refused(
     monkeypatch.setattr(sharding, "TESTED_VERSIONS", frozenset({"9.9"}))
 
     with pytest.raises(Refused, match=rf"on server 9\.9, not on {CONFIG} 6\.0"):
-        check(installation, request_for(sharded_lab))
+        installation.check_sharded(lab_request(sharded_lab, "bank"))

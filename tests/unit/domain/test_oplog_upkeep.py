@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
 from ebbtide.domain.oplog import OplogSlice, covered_ranges
-from ebbtide.domain.oplog_upkeep import oldest_needed, plan_merges, plan_trim, redundant_slices
+from ebbtide.domain.oplog_upkeep import border_after, oldest_needed, plan_merges, plan_trim, redundant_slices
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
@@ -177,3 +177,22 @@ def test_merging_changes_nothing_that_can_be_read(sizes: list[int], count_min: i
     else:
         raise AssertionError("merging never ends")
     assert sum(s.plain_bytes for s in slices) == sum(sizes)
+
+
+@pytest.mark.parametrize(
+    ("why", "slices", "old_count", "expected"),
+    [
+        ("right before the first that stays", [piece(0, 9, after=None), piece(10, 19, after=9)], 1, at(9)),
+        ("a slice that begins a chain has nothing before it", [piece(0, 9, after=None)], 0, at(0)),
+        (
+            "one that stays may reach back into what goes",
+            [piece(0, 9, after=None), piece(5, 19, after=4), piece(10, 29, after=9)],
+            1,
+            at(4),
+        ),
+    ],
+)
+def test_the_moment_after_which_a_trimmed_archive_begins(
+    why: str, slices: list[OplogSlice], old_count: int, expected: OplogTimestamp
+) -> None:
+    assert expected == border_after(slices, slices[:old_count]), why

@@ -29,6 +29,7 @@ from ebbtide.restore.load.documents import load_documents
 from ebbtide.restore.load.indexes import build_indexes, creatable
 from ebbtide.restore.load.inventory import read_inventory
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load
+from ebbtide.restore.load.reading import NaturalReader
 from ebbtide.restore.load.removal import execute_removal
 from ebbtide.testing.lab import ReplicaSetLab
 
@@ -136,7 +137,7 @@ def _no_check() -> None:
 
 
 def _load(source: Client, target: Client, plan: LoadPlan) -> None:
-    load_documents(source, target, plan, finished=(), reporter=Silent(), check=_no_check)
+    load_documents(NaturalReader(source), target, plan, finished=(), reporter=Silent(), check=_no_check)
     build_indexes(target, plan, check=_no_check)
 
 

@@ -22,6 +22,7 @@ from ebbtide.restore.load.failure import LoadFailed
 from ebbtide.restore.load.indexes import build_indexes
 from ebbtide.restore.load.inventory import Inventory, Kind, read_inventory
 from ebbtide.restore.load.plan import LoadPlan, plan_load
+from ebbtide.restore.load.reading import NaturalReader
 
 Client = MongoClient[dict[str, Any]]
 
@@ -37,7 +38,7 @@ def copy_documents(
     _require_definitions(plan)
     create_collections(copy, plan, finished=(), check=check)
     progress.phase("copying", total=plan.size_bytes)
-    load_documents(source, copy, plan, finished=(), reporter=_Reporter(progress), check=check)
+    load_documents(NaturalReader(source), copy, plan, finished=(), reporter=_Reporter(progress), check=check)
     restore_accounts(source, copy, check=check)
     return plan
 

@@ -26,6 +26,7 @@ from ebbtide.restore.load.expiry import start_expiry
 from ebbtide.restore.load.indexes import build_indexes
 from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Inventory, read_inventory
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load, plan_removals
+from ebbtide.restore.load.reading import NaturalReader
 from ebbtide.restore.load.removal import execute_removal
 
 Client = MongoClient[dict[str, Any]]
@@ -93,7 +94,7 @@ class TargetLoad:
         )
         self._run.progress.phase("loading", total=sum(planned.held.size_bytes for planned in todo))
         load_documents(
-            self._source,
+            NaturalReader(self._source),
             self._writer,
             self.plan,
             finished=finished,
@@ -120,7 +121,7 @@ class TargetLoad:
         self._run.progress.phase("comparing", total=self.plan.documents, unit="documents")
         leftovers = find_leftovers(self.plan, read_inventory(self._writer))
         compared = compare(
-            self._source,
+            NaturalReader(self._source),
             self._writer,
             self.plan,
             check=self._run.check,

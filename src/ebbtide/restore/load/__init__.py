@@ -8,10 +8,10 @@ knows nothing of catalog, jobs or API. In the order of their calls:
     plan          `plan_load(source, target, scope)`             pure: what is removed, what is created; print it, test it
     removal       `execute_removal(target, plan, …)`             namespace by namespace, then whole databases
     creation      `create_collections(target, plan, …)`          with all options and UUIDs, empty, nothing expires yet
-    documents     `load_documents(source, target, plan, …)`      raw BSON, several writers; each collection reports its end
+    documents     `load_documents(reader, target, plan, …)`      raw BSON, several writers; each collection reports its end
     indexes       `build_indexes(target, plan, …)`               several collections at once, none of them a TTL index
                   `create_views(target, plan, …)`                views, and the face of time series
-    comparison    `compare(source, target, plan, …)`             counts, content, options, indexes: every difference named
+    comparison    `compare(reader, target, plan, …)`             counts, content, options, indexes: every difference named
     expiry        `start_expiry(target, plan, …)`                TTL indexes and options, last: see there
     accounts      `restore_accounts(source, target, …)`          users and roles, where asked for
 

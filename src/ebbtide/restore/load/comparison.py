@@ -11,11 +11,11 @@ Call it before `start_expiry`: what expires is compared while nothing deletes it
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import pymongo
 from blake3 import blake3
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
@@ -26,9 +26,9 @@ from ebbtide.mongod.deployment import translated_errors
 from ebbtide.restore.load.batches import as_batch
 from ebbtide.restore.load.inventory import RAW, Client, Held, Index, Inventory, Raw, read_inventory
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, PlannedView
+from ebbtide.restore.load.reading import Reader, count_all
 
 _CHECK_SECONDS = 0.5
-_COUNT_SECONDS_MAX = 24 * 3600.0
 _PAIRS = 2
 """Collections at once; each is read on both sides at the same time."""
 
@@ -45,7 +45,7 @@ class Digest:
 
 
 def compare(
-    source: Client,
+    reader: Reader,
     target: Client,
     plan: LoadPlan,
     *,
@@ -53,7 +53,7 @@ def compare(
     digests: bool = True,
     on_compared: Callable[[str, int], None] = lambda _namespace, _documents: None,
 ) -> Comparison:
-    """Every difference is named, by namespace and what differs, never with data.
+    """Every difference is named, by namespace and what differs, never with data. `reader` gives what should be there.
 
     Without `digests` documents are counted only. `on_compared` gets namespaces of the source and how many more of their
     documents were read there, from several threads. Raises Unreachable, DeploymentError, and what `check` raises.
@@ -61,7 +61,7 @@ def compare(
     differences = list(iter_catalog_differences(plan, read_inventory(target)))
     documents = 0
     with translated_errors("comparing"):
-        comparing = _Comparing(source, target, digests, on_compared)
+        comparing = _Comparing(reader, target, digests, on_compared)
         for planned, wanted, found in comparing.iter_pairs(plan, check):
             documents += wanted.documents
             differences += _content_differences(planned, wanted, found)
@@ -86,9 +86,9 @@ def _content_differences(planned: PlannedCollection, wanted: Digest, found: Dige
 
 class _Comparing:
     def __init__(
-        self, source: Client, target: Client, digests: bool, on_compared: Callable[[str, int], None]
+        self, reader: Reader, target: Client, digests: bool, on_compared: Callable[[str, int], None]
     ) -> None:
-        self._source = source
+        self._reader = reader
         self._target = target
         self._digests = digests
         self._on_compared = on_compared
@@ -113,40 +113,41 @@ class _Comparing:
     def _pair(
         self, planned: PlannedCollection, others: ThreadPoolExecutor
     ) -> tuple[PlannedCollection, Digest, Digest]:
-        held = planned.held
-        source = self._source[held.database].get_collection(held.name, codec_options=RAW)
-        target = self._target[planned.target[0]].get_collection(
-            planned.target[1],
+        other: Future[Digest] = others.submit(self._of_target, planned)
+        wanted = self._of_source(planned, lambda documents: self._on_compared(planned.namespace, documents))
+        return planned, wanted, other.result()
+
+    def _of_source(self, planned: PlannedCollection, on_read: Callable[[int], None]) -> Digest:
+        if self._digests:
+            return self._digest(self._reader.iter_batches(planned, batch_documents=0), on_read)
+        counted = self._reader.count_documents(planned)
+        on_read(counted)
+        return Digest(documents=counted, size_bytes=0, value=None)
+
+    def _of_target(self, planned: PlannedCollection) -> Digest:
+        database, name = planned.target
+        collection: Collection[Any] = self._target[database].get_collection(
+            name,
             codec_options=RAW,
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
-        other: Future[Digest] = others.submit(self._digest, target)
-        wanted = self._digest(source, lambda documents: self._on_compared(planned.namespace, documents))
-        return planned, wanted, other.result()
-
-    def _digest(self, collection: Collection[Any], on_read: Callable[[int], None] = lambda _: None) -> Digest:
         if not self._digests:
-            counted = self._count(collection)
-            on_read(counted)
-            return Digest(documents=counted, size_bytes=0, value=None)
-        documents = size_bytes = value = 0
-        with collection.find_raw_batches({}, no_cursor_timeout=True) as batches:
-            for raw in batches:
-                if self._stopping.is_set():
-                    raise _Stopped
-                batch = as_batch(bytes(raw))
-                documents += batch.count
-                size_bytes += len(batch.raw)
-                value = (value + _sum_of_hashes(batch.raw, batch.starts)) % _MODULUS
-                on_read(batch.count)
-        return Digest(documents=documents, size_bytes=size_bytes, value=value)
+            return Digest(documents=count_all(collection), size_bytes=0, value=None)
+        with closing(collection.find_raw_batches({}, no_cursor_timeout=True)) as batches:
+            return self._digest(map(bytes, batches))
 
-    def _count(self, collection: Collection[Any]) -> int:
-        """By reading them all: the server's books may be wrong after a crash."""
-        with pymongo.timeout(_COUNT_SECONDS_MAX):
-            found = list(collection.aggregate([{"$count": "documents"}]))
-        return int(found[0]["documents"]) if found else 0
+    def _digest(self, batches: Iterator[bytes], on_read: Callable[[int], None] = lambda _: None) -> Digest:
+        documents = size_bytes = value = 0
+        for raw in batches:
+            if self._stopping.is_set():
+                raise _Stopped
+            batch = as_batch(raw)
+            documents += batch.count
+            size_bytes += len(batch.raw)
+            value = (value + _sum_of_hashes(batch.raw, batch.starts)) % _MODULUS
+            on_read(batch.count)
+        return Digest(documents=documents, size_bytes=size_bytes, value=value)
 
 
 class _Stopped(Exception):

@@ -1,6 +1,6 @@
 """Copying the documents of a plan's collections: raw, several collections and several writers at a time.
 
-    readers   one thread per collection in hand, the largest first: one cursor in natural order, batches as they come
+    readers   one thread per collection in hand, the largest first: batches as they come (`reading`)
     writers   a pool shared by all: one insert command per batch
     slots     how many batches may be in memory; a reader waits for one before it reads on
 
@@ -20,7 +20,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pymongo.collection import Collection as MongoCollection
 from pymongo.errors import PyMongoError
 
 from ebbtide.mongod.deployment import translated_errors
@@ -28,13 +27,12 @@ from ebbtide.restore.load.batches import Batch, as_batch
 from ebbtide.restore.load.creation import create_anew
 from ebbtide.restore.load.flow import Flow, Position
 from ebbtide.restore.load.insertion import insert_batch, insert_in_order
-from ebbtide.restore.load.inventory import RAW, Client
+from ebbtide.restore.load.inventory import Client
 from ebbtide.restore.load.patience import Patience
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection
+from ebbtide.restore.load.reading import Reader
 
 _CHECK_SECONDS = 0.5
-
-RawCollection = MongoCollection[Any]
 
 
 class LoadReporter(Protocol):
@@ -64,7 +62,7 @@ class Pace:
 
 
 def load_documents(
-    source: Client,
+    reader: Reader,
     target: Client,
     plan: LoadPlan,
     *,
@@ -74,14 +72,14 @@ def load_documents(
     archived: Position | None = None,
     pace: Pace = Pace(),
 ) -> None:
-    """Fill every collection of the plan that is not `finished`; they were just created.
+    """Fill every collection of the plan that is not `finished` with what `reader` gives; they were just created.
 
     `archived`: see `flow`. Raises LoadFailed, Unreachable, DeploymentError, and what `check` raises.
     """
     todo = [planned for planned in plan.collections if planned.namespace not in finished]
     todo.sort(key=lambda planned: planned.held.size_bytes, reverse=True)
     with translated_errors("loading documents"):
-        _Load(source, target, reporter, check, archived, pace).run(todo)
+        _Load(reader, target, reporter, check, archived, pace).run(todo)
 
 
 class _Stopped(Exception):
@@ -91,14 +89,14 @@ class _Stopped(Exception):
 class _Load:
     def __init__(
         self,
-        source: Client,
+        reader: Reader,
         target: Client,
         reporter: LoadReporter,
         check: Callable[[], None],
         archived: Position | None,
         pace: Pace,
     ) -> None:
-        self._source = source
+        self._reader = reader
         self._target = target
         self._reporter = reporter
         self._check = check
@@ -172,17 +170,9 @@ class _Load:
                 return
 
     def _iter_raw(self, planned: PlannedCollection) -> Iterator[bytes]:
-        held = planned.held
-        collection: RawCollection = self._source[held.database].get_collection(held.name, codec_options=RAW)
-        # A wait for the target may be longer than a cursor lives.
-        batches = collection.find_raw_batches(
-            {}, batch_size=self._pace.batch_documents, no_cursor_timeout=True
-        )
-        with batches:
-            for raw in batches:
-                self._check_stopping()
-                if raw:
-                    yield bytes(raw)
+        for raw in self._reader.iter_batches(planned, batch_documents=self._pace.batch_documents):
+            self._check_stopping()
+            yield raw
 
     def _wait_for_slot(self) -> None:
         while not self._slots.acquire(timeout=_CHECK_SECONDS):

@@ -17,6 +17,7 @@ from ebbtide.restore.load.expiry import start_expiry
 from ebbtide.restore.load.indexes import build_indexes
 from ebbtide.restore.load.inventory import read_inventory
 from ebbtide.restore.load.plan import LoadPlan, plan_load
+from ebbtide.restore.load.reading import NaturalReader
 from ebbtide.restore.load.removal import execute_removal
 from ebbtide.restore.scratch_mongod import SAFE_PARAMETERS
 from ebbtide.testing import workload
@@ -119,7 +120,13 @@ class Story:
         recorder = Recorder(on_loaded)
         self.recorders.append(recorder)
         load_documents(
-            self.source, self.target, plan, finished=finished, reporter=recorder, check=check, pace=QUICK
+            NaturalReader(self.source),
+            self.target,
+            plan,
+            finished=finished,
+            reporter=recorder,
+            check=check,
+            pace=QUICK,
         )
         return recorder
 
@@ -128,7 +135,7 @@ class Story:
         create_views(self.target, plan, check=no_check)
 
     def differences(self, plan: LoadPlan) -> tuple[str, ...]:
-        return compare(self.source, self.target, plan, check=no_check).differences
+        return compare(NaturalReader(self.source), self.target, plan, check=no_check).differences
 
     def tell(self, plan: LoadPlan) -> Recorder:
         """All of it."""

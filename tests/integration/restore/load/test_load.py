@@ -13,6 +13,7 @@ from ebbtide.errors import InvalidInput, NotFound
 from ebbtide.mongod.deployment import DeploymentError
 from ebbtide.restore.load.comparison import compare
 from ebbtide.restore.load.expiry import start_expiry
+from ebbtide.restore.load.reading import NaturalReader
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
 
@@ -221,9 +222,16 @@ def test_without_digests_documents_are_counted(story: Any) -> None:
     plan = story.plan("shop.orders")
     story.tell(plan)
     story.target.shop.orders.update_one({}, {"$set": {"total": -1}})
-    counted = compare(story.source, story.target, plan, check=lambda: None, digests=False)
+    counted = compare(NaturalReader(story.source), story.target, plan, check=lambda: None, digests=False)
     assert ((), 0, True, plan.documents) == (
         counted.differences, counted.digested, counted.is_digest_skipped, counted.documents
     )  # fmt: skip
     story.target.shop.orders.delete_one({})
-    assert len(compare(story.source, story.target, plan, check=lambda: None, digests=False).differences) == 1
+    assert (
+        len(
+            compare(
+                NaturalReader(story.source), story.target, plan, check=lambda: None, digests=False
+            ).differences
+        )
+        == 1
+    )

@@ -195,6 +195,14 @@ def route(collection: ShardedCollection, homes: Homes) -> tuple[RoutedRange, ...
     return tuple(_joined(routes, lambda one, other: (one.source, one.target) == (other.source, other.target)))
 
 
+def owned_ranges(collection: ShardedCollection) -> dict[str, tuple[KeyRange, ...]]:
+    """For each shard of a collection's own cluster the ranges that it owns, as few as possible."""
+    found: dict[str, list[KeyRange]] = {}
+    for owned in route(collection, {shard: (shard,) for shard in collection.owners}):
+        found.setdefault(owned.source, []).append(owned.range)
+    return {shard: tuple(ranges) for shard, ranges in found.items()}
+
+
 def _joined(
     routes: Iterable[RoutedRange], are_alike: Callable[[RoutedRange, RoutedRange], bool]
 ) -> list[RoutedRange]:

@@ -20,10 +20,12 @@ PAUSE_SECONDS = 0.5
 # NotPrimaryOrSecondary, PrimarySteppedDown, ShutdownInProgress, HostUnreachable, HostNotFound, NetworkTimeout,
 # WriteConflict, LockTimeout, MaxTimeMSExpired, WriteConcernFailed (wtimeout), ExceededTimeLimit, TemporarilyUnavailable,
 # TransactionTooLargeForCache (dirty pages fill the cache), IndexBuildAborted, IndexBuildAlreadyInProgress,
-# BackgroundOperationInProgressForNamespace, ReadConcernMajorityNotAvailableYet, InterruptedDueToStorageChange
+# BackgroundOperationInProgressForNamespace, ReadConcernMajorityNotAvailableYet, InterruptedDueToStorageChange; of
+# sharded clusters LockBusy, StaleShardVersion, ConflictingOperationInProgress, StaleDbVersion, StaleConfig
 _PASSING_CODES = frozenset(
     {11600, 11602, 10107, 13435, 13436, 189, 91, 6, 7, 89, 112, 24, 50, 64, 262, 365, 388, 276, 378, 12587}
     | {134, 355}
+    | {46, 63, 117, 249, 13388}
 )
 
 

@@ -40,6 +40,7 @@ def new_api_key(
     grants: tuple[Grant, ...],
     access_list: tuple[AccessEntry, ...],
     owner: bool,
+    expires: datetime | None = None,
     service_key: ServiceKey,
     clock: Clock,
 ) -> tuple[ApiKey, str]:
@@ -56,6 +57,7 @@ def new_api_key(
         access_list=access_list,
         created=clock.now(),
         owner=owner,
+        expires=expires,
     )
     return key, private_key
 

@@ -26,11 +26,13 @@ from ebbtide.api.digest import (
 from ebbtide.api.rate_limits import Limits
 from ebbtide.api.refusals import Refusal, not_logged_in, refusal
 from ebbtide.api.tokens import DeadToken, Tokens
+from ebbtide.api.wire import iso_date
 from ebbtide.catalog.callers import CallerCollection
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.credentials import REALM
 from ebbtide.domain.access import ApiKey, Caller, CallerKind
 from ebbtide.domain.access_list import Address, find_entry, is_address_allowed
+from ebbtide.domain.expiry import is_over
 from ebbtide.domain.service_account import ServiceAccount
 
 RECORD_USE_EVERY = timedelta(seconds=10)
@@ -108,6 +110,10 @@ class Gate:
             raise self._challenge(now, stale=False)
         if self._nonces.use(answer.nonce, answer.nc, now=now) is NonceVerdict.STALE:
             raise self._challenge(now, stale=True)
+        if key.expires is not None and is_over(key.expires, now=now):
+            # Whoever has the right private key is told why; without a challenge, as another answer would not help.
+            self._limits.failed_logins.note(address, answer.username)
+            raise refusal("API_KEY_EXPIRED", key.public_key, iso_date(key.expires))
         return key.caller
 
     def _is_right(self, answer: DigestAnswer, key: ApiKey | None, *, method: str) -> bool:

@@ -22,6 +22,7 @@ from ebbtide.credentials import digest_ha1, new_api_key, new_private_key
 from ebbtide.domain.access import ApiKey, is_global_owner, may_manage, shared_group
 from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.event import EventLevel
+from ebbtide.domain.expiry import is_over
 from ebbtide.events import record_event
 
 
@@ -46,8 +47,11 @@ def create_key(call: Call) -> Answer:
     require_some_ownership(call)
     fields = Fields(parse_object(call.body))
     description, grants = short_text(fields, "description"), read_grants(fields)
+    expires = fields.date("expires")
+    if is_over(expires, now=call.now):
+        fields.blame("INVALID_ATTRIBUTE", "expires", "it has passed already")
     fields.require("grants")
-    fields.refuse_unknown(("description", "grants", "accessList"))
+    fields.refuse_unknown(("description", "grants", "accessList", "expires"))
     raise_violations(fields.violations)
     networks = access_lists.read_entries(fields)
     require_management(call, grants or ())
@@ -57,6 +61,7 @@ def create_key(call: Call) -> Answer:
         grants=grants or (),
         access_list=tuple(AccessEntry(cidr=network, created=call.now) for network in networks),
         owner=False,
+        expires=expires,
         service_key=call.context.service_key,
         clock=call.context.clock,
     )

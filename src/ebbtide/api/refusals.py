@@ -23,6 +23,7 @@ _NUMBER = Code(400, "Attribute {0} cannot be {1}; it is one of: {2}.")
 CODES: dict[str, Code] = {
     # who and from where
     "USER_UNAUTHORIZED": Code(401, "Current user is not authorized to perform this action."),
+    "API_KEY_EXPIRED": Code(401, "API key {0} ended at {1}; ask whoever made it for another one."),
     "NOT_IN_GROUP": Code(401, "The current user is not in the group, or the group does not exist: {0}."),
     "IP_ADDRESS_NOT_ON_ACCESS_LIST": Code(
         403,

@@ -34,6 +34,7 @@ def key_document(key: ApiKey, *, addresses: Addresses, private_key: str | None =
         **({} if private_key is None else {"privateKey": private_key}),
         "description": key.description,
         "created": iso_date(key.created),
+        **({} if key.expires is None else {"expires": iso_date(key.expires)}),
         "owner": key.owner,
         "grants": [grant_document(grant) for grant in key.grants],
         "accessList": [

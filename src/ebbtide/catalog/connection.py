@@ -64,6 +64,7 @@ def ensure_indexes(database: Database[Document]) -> None:
     newest_first = [("created", DESCENDING), ("_id", DESCENDING)]
     database.groups.create_index([("created", ASCENDING), ("_id", ASCENDING)])
     database.api_keys.create_index("public_key", unique=True)
+    database.api_keys.create_index("expires")
     database.signing_keys.create_index(newest_first)
     database.clusters.create_index([("group_id", ASCENDING), ("name", ASCENDING)])
     # A name is taken only while its cluster is not removed; then it is free again.

@@ -1,5 +1,7 @@
 """Groups and API keys."""
 
+from datetime import datetime
+
 from pymongo import ASCENDING
 from pymongo.database import Database
 
@@ -7,6 +9,7 @@ from ebbtide.catalog.callers import CallerCollection
 from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
 from ebbtide.domain.access import ApiKey
+from ebbtide.domain.expiry import ExpiryStage
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import GroupId
 from ebbtide.domain.sealed import Sealed
@@ -47,6 +50,17 @@ class ApiKeyCollection(CallerCollection[ApiKey]):
     @translated
     def find_by_public_key(self, public_key: str) -> ApiKey | None:
         return self._found({"public_key": public_key})
+
+    @translated
+    def list_ending(self, before: datetime) -> list[ApiKey]:
+        """The keys that end, or have ended, until `before`; those whose end was told of are left out."""
+        query = {"expires": {"$lte": before}, "expiry_told": {"$ne": ExpiryStage.ENDED.value}}
+        return [from_document(ApiKey, d) for d in self._records.find(query)]
+
+    @translated
+    def note_expiry_told(self, key_id: str, stage: ExpiryStage) -> None:
+        """Remember that an event told of it."""
+        self._records.update_one({"_id": key_id}, {"$set": {"expiry_told": stage.value}})
 
     @translated
     def replace_secret(self, key_id: str, ha1: Sealed) -> None:

@@ -47,11 +47,13 @@ def doctor(
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
 ) -> None:
-    """Check disk, key, mongod, repository, catalog, clusters, clocks, and that members and head reach each other."""
+    """Check disk, key, mongod, repository, catalog, API keys that end, clusters, clocks, and the ways between."""
     # Late: they bring the catalog's driver along, which no command that talks to the API needs.
     from ebbtide.catalog.catalog import Catalog
+    from ebbtide.clock import SystemClock
     from ebbtide.data_directory import DataDirectory
     from ebbtide.doctor.checks import Verdict, judge_machine
+    from ebbtide.doctor.credentials import gather_credentials, judge_credentials
     from ebbtide.doctor.machine import CATALOG_SECONDS, gather_machine
 
     settings = load_settings(data, config, {})
@@ -66,6 +68,8 @@ def doctor(
             directory, settings, catalog=catalog, api=api, api_problem=api_problem, api_fix=api_fix
         )
         findings = judge_machine(facts)
+        if not facts.catalog_problem:
+            findings += judge_credentials(gather_credentials(catalog), now=SystemClock().now())
         if not (facts.catalog_problem or facts.key_problem):
             findings += look_at_clusters(catalog, directory, settings, name)
     finally:

@@ -4,6 +4,7 @@ A private key is printed once, by the command that made it, and kept nowhere.
 """
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from ebbtide.cli.callers import (
     without_absent,
 )
 from ebbtide.cli.client import Callers, Document
+from ebbtide.cli.moments import parse_hours
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, open_client
@@ -45,6 +47,12 @@ def register(app: typer.Typer) -> None:
 
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The public key.")]
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option(
+        "--expires-in", metavar="TIME", help="How long it is good for: 12h, 90d. [default: for good]"
+    ),
+]
 
 _LIST_EXAMPLES = """\b
 Examples:
@@ -79,6 +87,7 @@ _CREATE_EXAMPLES = """\b
 Examples:
   ebbtide keys create --role GROUP_READ_ONLY --description dashboards
   ebbtide keys create --role GROUP_BACKUP_ADMIN --group shop --allow 192.0.2.7
+  ebbtide keys create --role GROUP_READ_ONLY --description auditor --expires-in 90d
   ebbtide keys create --role GROUP_OWNER:shop --role GROUP_READ_ONLY:billing -o json
 """
 
@@ -87,18 +96,24 @@ def create(
     roles: RoleOption,
     description: DescriptionOption = None,
     allow: AllowOption = None,
+    expires_in: ExpiresOption = None,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
     """Make an API key. Its private key is printed once, here.
 
-    Without --allow it may read from anywhere, but not ask for restores: those need a listed address.
+    Without --allow it may read from anywhere, but not ask for restores: those need a listed address. A key that ends
+    cannot be prolonged: make another one in time. An event and `ebbtide doctor` tell of it beforehand.
     """
+    expires = None if expires_in is None else _end_after(expires_in)
     entries = [access_entry(address) for address in allow or []]
     with open_client(profile) as client:
         body = without_absent(
-            description=description, grants=read_grants(client, roles, group), accessList=entries or None
+            description=description,
+            grants=read_grants(client, roles, group),
+            accessList=entries or None,
+            expires=expires,
         )
         made = client.create_caller(Callers.KEYS, body)
     _show_new(Output(output), made)
@@ -244,7 +259,18 @@ def _fields(key: Document) -> list[tuple[str, str]]:
         ("roles", documents.roles_of(key)),
         ("may be used from", documents.addresses_of(key)),
         ("made", documents.cell(key.get("created"))),
+        ("ends", documents.cell(key.get("expires")) or "never"),
     ]
+
+
+def _end_after(text: str) -> str:
+    """The moment that is `text` (`12h`, `90d`) from now, as the API takes it. Raises InvalidInput."""
+    try:
+        return (datetime.now(UTC) + timedelta(hours=parse_hours(text))).isoformat(timespec="seconds")
+    except OverflowError:
+        raise InvalidInput(
+            "--expires-in", expected="a time that ends before the year 10000", got=text
+        ) from None
 
 
 def _service_settings(data: Path) -> Settings:

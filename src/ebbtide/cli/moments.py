@@ -1,4 +1,4 @@
-"""The options that say "when" on the command line, and what the API is told for them."""
+"""The options that say "when" and "how long" on the command line, and what the API is told for them."""
 
 import re
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ OplogOption = Annotated[
     typer.Option("--oplog", metavar="SECONDS:INC", help="An oplog timestamp, up to and including its entry."),
 ]
 
+_DURATION = re.compile(r"(\d{1,6})\s*([hd]?)")
 _OPLOG = re.compile(r"([0-9]{1,10}):([0-9]{1,10})")
 
 
@@ -54,3 +55,14 @@ def parse_millis(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
+
+
+def parse_hours(text: str) -> int:
+    """`24h`, `3d`, or a bare number of hours. Raises InvalidInput for less than one hour or more than int32 takes."""
+    found = _DURATION.fullmatch(text.strip().lower())
+    if found is None:
+        raise InvalidInput("--expires-in", expected="whole hours or days, such as 24h or 3d", got=text)
+    hours = int(found[1]) * (24 if found[2] == "d" else 1)
+    if hours < 1:
+        raise InvalidInput("--expires-in", expected="at least 1h", got=text)
+    return hours

@@ -5,7 +5,6 @@ A job's link holds a key that lets anyone download all the data, so nothing here
 """
 
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ import typer
 from ebbtide.cli import automated
 from ebbtide.cli import download as downloads
 from ebbtide.cli.client import Document
-from ebbtide.cli.moments import AtOption, OplogOption, parse_moment
+from ebbtide.cli.moments import AtOption, OplogOption, parse_hours, parse_moment
 from ebbtide.cli.prepare import PREPARE_EXAMPLES, prepare
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import OutputFormat
@@ -41,8 +40,6 @@ MAX_DOWNLOADS = 10
 """People come back to a download: a day and ten tries. The API's own defaults stay at one hour and one download."""
 
 STDOUT = "-"
-
-_DURATION = re.compile(r"(\d{1,6})\s*([hd]?)")
 
 
 def register(app: typer.Typer) -> None:
@@ -300,17 +297,6 @@ def cancel(
 
 
 # Rules
-
-
-def parse_hours(text: str) -> int:
-    """`24h`, `3d`, or a bare number of hours. Raises InvalidInput for less than one hour or more than int32 takes."""
-    found = _DURATION.fullmatch(text.strip().lower())
-    if found is None:
-        raise InvalidInput("--expires-in", expected="whole hours or days, such as 24h or 3d", got=text)
-    hours = int(found[1]) * (24 if found[2] == "d" else 1)
-    if hours < 1:
-        raise InvalidInput("--expires-in", expected="at least 1h", got=text)
-    return hours
 
 
 def require_ready(progress: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import Enum, StrEnum
 
 from ebbtide.domain.access_list import AccessEntry
+from ebbtide.domain.expiry import ExpiryStage
 from ebbtide.domain.ids import GroupId
 from ebbtide.domain.sealed import Sealed
 
@@ -62,7 +63,10 @@ class Caller:
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """A public/private key pair. Only the digest hash HA1 of the private key is kept, and that sealed."""
+    """A public/private key pair. Only the digest hash HA1 of the private key is kept, and that sealed.
+
+    From `expires` on it is refused (None: it has no end). `expiry_told` is the last stage of that which an event told.
+    """
 
     id: str
     public_key: str
@@ -72,6 +76,8 @@ class ApiKey:
     access_list: tuple[AccessEntry, ...]
     created: datetime
     owner: bool = False
+    expires: datetime | None = None
+    expiry_told: ExpiryStage | None = None
 
     @property
     def caller(self) -> Caller:

@@ -1,5 +1,5 @@
 """What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, upkeep of oplog archives,
-prune, forgetting old events.
+prune, telling of keys that end, forgetting old events.
 
 One worker keeps house at a time, by a lease; the others look whether it is free. Everything but prune is a handful of
 catalog queries in the worker's own loop; prune has a thread of its own, gives way to snapshots, and runs at the
@@ -23,6 +23,7 @@ from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
 from ebbtide.restore.abandoned import settle_abandoned
 from ebbtide.restore.undo_point import kept_undos
+from ebbtide.worker.key_expiry import tell_key_expiry
 from ebbtide.worker.oplog_upkeep import OplogUpkeep
 from ebbtide.worker.pruning import Pruning
 from ebbtide.worker.scheduler import ACTOR, Scheduler
@@ -32,6 +33,7 @@ LEASE = timedelta(seconds=15)
 LOOK_SECONDS = 2.0
 RETENTION_SECONDS = 20.0
 FORGET_SECONDS = 3600.0
+KEYS_SECONDS = 60.0
 PRUNE_AGAIN_AFTER = timedelta(minutes=10)
 """So soon prune runs again where something went before it."""
 
@@ -53,6 +55,7 @@ class Housekeeping:
         self._looked_at = float("-inf")
         self._retained_at = float("-inf")
         self._forgot_at = float("-inf")
+        self._keys_at = float("-inf")
 
     def look(self) -> None:
         """Do what is due, if keeping house is ours. Troubles are told and tried again at the next look."""
@@ -82,6 +85,7 @@ class Housekeeping:
             for cluster_id in self._catalog.snapshots.list_cluster_ids():
                 self._retain(cluster_id, now)
         expire_links_of_deleted(catalog=self._catalog, now=now)
+        self._tell_key_expiry()
         self._forget(now)
         self._oplog_upkeep.look()
         self._settle_abandoned()
@@ -94,6 +98,11 @@ class Housekeeping:
                 target=settle_abandoned, args=(self._context,), name="abandoned restores", daemon=True
             )
             self._settling.start()
+
+    def _tell_key_expiry(self) -> None:
+        if self._clock.monotonic() - self._keys_at >= KEYS_SECONDS:
+            self._keys_at = self._clock.monotonic()
+            tell_key_expiry(self._catalog, self._clock)
 
     def _forget(self, now: datetime) -> None:
         """Remove what the catalog tells of times long past."""

@@ -1,6 +1,6 @@
 """Groups, keys, events and workers as the catalog keeps them."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,8 @@ from ebbtide.catalog.connection import CatalogError
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import ClusterId, GroupId
+from ebbtide.domain.expiry import ExpiryStage
+from ebbtide.domain.ids import ClusterId, GroupId, new_id
 from ebbtide.domain.sealed import Sealed
 from ebbtide.errors import Unreachable
 
@@ -60,6 +61,22 @@ def test_a_key_is_found_by_its_public_part_as_it_was_stored(catalog: Catalog, ma
     assert key == catalog.api_keys.find_by_public_key(key.public_key)
     assert [key] == catalog.api_keys.list_all()
     assert catalog.api_keys.find_by_public_key("nobodyxx") is None
+
+
+def test_keys_that_end_are_found_until_their_end_was_told(catalog: Catalog, make: SimpleNamespace) -> None:
+    ends = {"aaaaaaaa": make.now - SECOND, "bbbbbbbb": make.now + SECOND, "cccccccc": None}
+    keys = {name: make.key(id=new_id(), public_key=name, expires=end) for name, end in ends.items()}
+    for key in keys.values():
+        catalog.api_keys.insert(key)
+
+    def found(before: datetime) -> set[str]:
+        return {key.public_key for key in catalog.api_keys.list_ending(before)}
+
+    assert found(make.now) == {"aaaaaaaa"}
+    assert found(make.now + SECOND) == {"aaaaaaaa", "bbbbbbbb"}
+    catalog.api_keys.note_expiry_told(keys["aaaaaaaa"].id, ExpiryStage.ENDED)
+    catalog.api_keys.note_expiry_told(keys["bbbbbbbb"].id, ExpiryStage.SOON)
+    assert found(make.now + SECOND) == {"bbbbbbbb"}
 
 
 def test_a_public_key_is_taken_once(catalog: Catalog, make: SimpleNamespace) -> None:

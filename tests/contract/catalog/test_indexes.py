@@ -19,6 +19,7 @@ from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.expiry import ExpiryStage
 from ebbtide.domain.job import JobState
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -86,6 +87,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.api_keys.find_by_public_key(key.public_key)
     catalog.api_keys.list_all()
     catalog.api_keys.replace_secret(key.id, make.sealed)
+    catalog.api_keys.list_ending(now)
+    catalog.api_keys.note_expiry_told(key.id, ExpiryStage.SOON)
     catalog.api_keys.allow(key.id, AccessEntry(cidr="::1/128", created=now))
     catalog.api_keys.record_use(key.id, "::1/128", address="::1", now=now)
     catalog.api_keys.disallow(key.id, "::1/128")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_key_from_its_making_to_its_end(service: Any, ebbtide: Any) -> None:
     ebbtide("keys", "revoke", name)
     assert service.call("GET", GROUPS, key=(name, rotated["privateKey"])).status_code == 401
     assert name not in [key["publicKey"] for key in ebbtide("keys", "list")]
+
+
+def test_a_key_is_made_with_an_end(ebbtide: Any) -> None:
+    made = ebbtide("keys", "create", "--role", "GLOBAL_READ_ONLY", "--expires-in", "90d")
+    left = datetime.fromisoformat(made["expires"]) - datetime.now(UTC)
+    assert timedelta(days=89) < left <= timedelta(days=90)
+    assert run(["keys", "create", "--role", "GLOBAL_READ_ONLY", "--expires-in", "soon"]) == 2
 
 
 def test_a_service_account_from_its_making_to_its_end(service: Any, ebbtide: Any) -> None:

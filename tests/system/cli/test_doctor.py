@@ -58,6 +58,7 @@ def test_it_looks_at_everything_and_finds_what_is_wrong(
         expected = {f"member {member.address}", f"clock of {member.address}", f"{member.address} to head"}
         assert expected <= names
     assert {"reachable", "head"} <= names
+    assert "keys and secrets" in {finding["name"] for finding in findings}
 
     assert run_doctor(service, tmp_path, "absent")[0] == 4
 

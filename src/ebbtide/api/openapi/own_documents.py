@@ -301,6 +301,7 @@ class Key(TypedDict):
     privateKey: NotRequired[str]
     description: str
     created: Date
+    expires: NotRequired[Date]
     owner: bool
     grants: list[Grant]
     accessList: list[KeyAccessEntry]

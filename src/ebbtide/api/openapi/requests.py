@@ -233,6 +233,7 @@ class KeyRequest(TypedDict):
     """A key to make."""
 
     description: NotRequired[str]
+    expires: NotRequired[Date]
     grants: list[GrantRequest]
     accessList: NotRequired[list[NetworkRequest]]
 

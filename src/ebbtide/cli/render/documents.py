@@ -13,7 +13,7 @@ SNAPSHOT_HEADERS = ("ID", "CREATED", "STATE", "RESTORES TO", "DATA", "STORED", "
 DELETED_HEADERS = ("ID", "CREATED", "DELETED", "CAN COME BACK UNTIL", "RESTORES TO", "DATA")
 RESTORE_HEADERS = ("ID", "CREATED", "STATUS", "DELIVERY", "SNAPSHOT", "EXPIRES")
 EVENT_HEADERS = ("TIME", "LEVEL", "KIND", "MESSAGE", "BY")
-KEY_HEADERS = ("PUBLIC KEY", "OWNER", "DESCRIPTION", "ROLES", "ALLOWED FROM")
+KEY_HEADERS = ("PUBLIC KEY", "OWNER", "DESCRIPTION", "ROLES", "ALLOWED FROM", "ENDS")
 ACCOUNT_HEADERS = ("CLIENT ID", "NAME", "ROLES", "ALLOWED FROM", "SECRETS UNTIL")
 
 
@@ -248,6 +248,7 @@ def key_row(key: Document) -> Sequence[str]:
         cell(key.get("description")),
         roles_of(key),
         addresses_of(key),
+        cell(key.get("expires")) or "never",
     )
 
 

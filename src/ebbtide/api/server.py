@@ -1,13 +1,15 @@
 """The api process: listens, serves, and stops within seconds.
 
 Stopping: on SIGTERM or SIGINT no new connection is taken, downloads are cut (they can be resumed), and calls under way
-get `STOP_SECONDS` to end. Crash: nothing is left but transfers that count as broken off.
+get `STOP_SECONDS` to end. On SIGHUP, and every few seconds, the files of its certificate are looked at. Crash: nothing
+is left but transfers that count as broken off.
 """
 
 import asyncio
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +22,7 @@ import uvicorn
 from ebbtide.api.app import create_app
 from ebbtide.api.context import ApiContext
 from ebbtide.api.front import BoundedHttp
+from ebbtide.api.tls import LOOK_SECONDS, ApiCertificate, find_pair
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.errors import InvalidSetting
@@ -31,6 +34,8 @@ from ebbtide.settings import Settings
 
 STOP_SECONDS = 3
 BACKLOG = 512
+RELOAD_SECONDS = 0.25
+"""So soon after SIGHUP the certificate is read."""
 FREED_MEMORY_KEPT_BYTES = 4 * 1024 * 1024
 """Some chunks of a download."""
 
@@ -82,7 +87,8 @@ def run_api(
         on_started=on_started,
     )
     keep_freed_memory(FREED_MEMORY_KEPT_BYTES)
-    previous = {number: signal.signal(number, server.stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {signal.SIGTERM: server.stop, signal.SIGINT: server.stop, signal.SIGHUP: server.reload}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         server.run(sockets=[listener])
     finally:
@@ -101,8 +107,10 @@ def build_server(
     data_dir: Path | None = None,
     on_started: Callable[[str], None] | None = None,
 ) -> tuple["ApiServer", socket.socket, str]:
-    """The server, its bound socket (the caller closes it) and the external URL; nothing runs yet."""
+    """The server, its bound socket (the caller closes it) and the external URL; nothing runs yet. Raises InvalidSetting."""
     listen = resolve_listen(settings)
+    pair = find_pair(settings)
+    certificate = None if pair is None else ApiCertificate(pair, catalog, clock)
     listener = open_listener(listen)
     # Port 0 asked for a free one: links begin with the one that was had.
     base_url = external_url(settings, replace(listen, port=listener.getsockname()[1]))
@@ -139,12 +147,12 @@ def build_server(
         proxy_headers=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=STOP_SECONDS,
-        ssl_certfile=settings.text("api.tls_certificate_file"),
-        ssl_keyfile=settings.text("api.tls_key_file"),
+        ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
     )
     # A download that is cut ends without its last bytes on purpose; uvicorn calls that an error of the application.
     logging.getLogger("uvicorn.error").addFilter(_is_not_a_cut_download)
-    return ApiServer(config, on_started=announce, on_stop=app.state.cut_downloads), listener, base_url
+    server = ApiServer(config, on_started=announce, on_stop=app.state.cut_downloads, certificate=certificate)
+    return server, listener, base_url
 
 
 def _is_not_a_cut_download(record: logging.LogRecord) -> bool:
@@ -155,9 +163,17 @@ class ApiServer(uvicorn.Server):
     """uvicorn with signals left to us, and a call when it is ready."""
 
     def __init__(
-        self, config: uvicorn.Config, *, on_started: Callable[[], None], on_stop: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        *,
+        on_started: Callable[[], None],
+        on_stop: Callable[[], None],
+        certificate: ApiCertificate | None,
     ) -> None:
         super().__init__(config)
+        self._certificate = certificate
+        self._reload_asked = False
+        self._watching: asyncio.Task[None] | None = None
         self._on_started = on_started
         self._on_stop = on_stop
 
@@ -169,9 +185,13 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            if self._certificate is not None:
+                self._watching = asyncio.create_task(self._watch(self._certificate))
             self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
         self._on_stop()
         await super().shutdown(sockets=sockets)
         # Whoever does not take what was sent would keep its connection, and the event loop with it.
@@ -179,6 +199,20 @@ class ApiServer(uvicorn.Server):
             transport: Any = connection.transport
             transport.abort()
         await asyncio.sleep(0)
+
+    async def _watch(self, certificate: ApiCertificate) -> None:
+        """Look at the certificate's files: now and then, and soon after somebody asked."""
+        looked_at = time.monotonic()
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            at_once, self._reload_asked = self._reload_asked, False
+            if at_once or time.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = time.monotonic()
+                await asyncio.to_thread(certificate.look, at_once=at_once)
+
+    def reload(self, *_: object) -> None:
+        """Have the certificate read again, soon. Safe in a signal handler and from other threads."""
+        self._reload_asked = True
 
     def stop(self, *_: object) -> None:
         """Begin to stop; a second call stops at once. Safe in a signal handler and from other threads."""

@@ -83,6 +83,8 @@ def serve(
     log_format: Annotated[str | None, typer.Option(help="auto, console or json.")] = None,
 ) -> None:
     """Run everything on this machine: API, worker, and a private catalog."""
+    from ebbtide.api.tls import find_pair, open_pair
+    from ebbtide.clock import SystemClock
     from ebbtide.serve.supervisor import Supervisor, stop_on_signals, warn_of_memory
 
     flags: dict[str, Any] = {
@@ -99,6 +101,10 @@ def serve(
     }
     settings = load_settings(data, config, flags)
     configure_logs(level=str(settings["log.level"]), style=str(settings["log.format"]))
+    pair = find_pair(settings)
+    if pair is not None:
+        # Here, where whoever starts it reads why, and not in a child that is started again and again.
+        open_pair(pair, now=SystemClock().now())
     supervisor = Supervisor(data, settings, config_file=config)
     stop_on_signals(supervisor)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)

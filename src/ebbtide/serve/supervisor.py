@@ -93,6 +93,13 @@ class Supervisor:
     def stop(self) -> None:
         self._stopping.set()
 
+    def reload(self) -> None:
+        """Have the API read its certificate again. Safe in a signal handler."""
+        for child in self._children:
+            # Only it: to others that signal is the end.
+            if child.name == "api" and child.process is not None and child.process.poll() is None:
+                child.process.send_signal(signal.SIGHUP)
+
     def prepare(self, *, on_terminal: bool) -> OwnerKey | None:
         """Everything that must be before the first child: directories, catalog, repository, owner. Repeatable.
 
@@ -271,6 +278,11 @@ def warn_of_memory(settings: Settings, *, clusters: int) -> str | None:
 
 
 def stop_on_signals(supervisor: Supervisor) -> None:
-    """SIGTERM and SIGINT end everything in order."""
+    """SIGTERM and SIGINT end everything in order; SIGHUP has the certificate read again, where there is no terminal.
+
+    On a terminal it says that the terminal was closed, and ends the supervisor as it ends everything there.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.stop())
+    if sys.stdin is None or not sys.stdin.isatty():
+        signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())

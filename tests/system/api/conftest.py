@@ -75,6 +75,7 @@ class Service:
     owner: tuple[str, str]
     archives: JobArchives = field(repr=False)
     stop: Callable[[], None] = field(repr=False)
+    reload: Callable[[], None] = field(repr=False)
 
     @property
     def base(self) -> str:
@@ -424,6 +425,7 @@ def run_service(catalog_uri: str, directory: Path, flags: dict[str, Any]) -> Ser
         owner=("", ""),
         archives=JobArchives(repository_path),
         stop=stop,
+        reload=server.reload,
     )
     service.owner = service.new_key(Role.GLOBAL_OWNER, owner=True)
     return service

@@ -1,6 +1,7 @@
 """The server itself: TLS, where it may listen, and what it refuses to begin with."""
 
 import ipaddress
+import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ebbtide.sealing import ServiceKey
+from ebbtide.testing.certificates import Authority
 
 
 def write_certificate(directory: Path) -> tuple[Path, Path]:
@@ -52,6 +54,41 @@ def test_tls_and_links_that_say_so(start_service: Callable[..., Any], tmp_path: 
     assert answer.json()["links"][0]["href"].startswith(f"{service.url}/api/")
     with pytest.raises(requests.exceptions.ConnectionError):
         requests.get(service.url.replace("https", "http"), timeout=60)
+
+
+def test_a_new_certificate_is_used_without_a_restart_and_a_bad_one_never(
+    start_service: Callable[..., Any], tmp_path: Path
+) -> None:
+    authority = Authority.create()
+    certificate, key, ca = tmp_path / "chain.pem", tmp_path / "key.pem", tmp_path / "ca.pem"
+    ca.write_text(authority.ca)
+
+    def put(pair: str, *, its_key: str | None = None) -> None:
+        certificate.write_text(pair)
+        key.write_text(its_key or pair)
+        service.reload()
+
+    def shown(name: str) -> str:
+        port = int(service.url.rsplit(":", 1)[1])
+        return ssl.get_server_certificate((name, port)).strip()
+
+    def told(kind: str) -> bool:
+        found = service.call("GET", "/api/ebbtide/v1/events", verify=str(ca)).json()["results"]
+        return any(event["kind"] == kind for event in found)
+
+    first, second = authority.issue("127.0.0.1"), authority.issue("127.0.0.1")
+    for path in (certificate, key):
+        path.write_text(first)
+    service = start_service(api__tls_certificate_file=str(certificate), api__tls_key_file=str(key))
+    assert shown("127.0.0.1") in first
+    put(second, its_key=first)
+    service.wait_until(lambda: told("api.certificate_refused"))
+    assert shown("127.0.0.1") in first
+    put(second)
+    service.wait_until(lambda: shown("127.0.0.1") in second)
+    # By name as well: clients that name the server and those that do not take different ways through OpenSSL.
+    assert shown("localhost") in second
+    assert told("api.certificate_changed")
 
 
 def test_the_external_url_is_what_links_begin_with(start_service: Callable[..., Any]) -> None:

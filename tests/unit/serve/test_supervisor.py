@@ -1,12 +1,16 @@
 """The supervisor's rules: when a child starts again, what it is told, and what memory all of it takes."""
 
 import os
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ebbtide.serve.supervisor import (
     RESTART_DELAY_MAX_SECONDS,
+    Supervisor,
     child_environment,
     memory_bytes,
     restart_delay_seconds,
@@ -55,6 +59,23 @@ def test_what_was_not_a_flag_is_left_to_the_children_to_read() -> None:
     ours = {"EBBTIDE_LOG_LEVEL": "debug"}
     resolved = resolve_settings(flags={}, environment=ours, file=None)
     assert ours == child_environment(ours, resolved)
+
+
+def test_only_the_api_is_told_to_read_its_certificate_again(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, settings(), config_file=None)
+    supervisor.reload()
+    processes = {child.name: subprocess.Popen(["sleep", "600"]) for child in supervisor._children}
+    try:
+        for child in supervisor._children:
+            child.process = processes[child.name]
+        supervisor.reload()
+        # `sleep` does not handle the signal, so what gets it ends by it.
+        assert processes["api"].wait(60) == -signal.SIGHUP
+        assert processes["worker"].poll() is None
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
 
 
 def test_every_head_adds_its_cache_and_its_process() -> None:

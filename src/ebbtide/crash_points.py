@@ -32,6 +32,15 @@ CRASH_POINTS: dict[str, str] = {
     "snapshot.manifest_written": "the snapshot is committed in the repository; the catalog does not know",
     "snapshot.unlocked": "the head is unlocked; the catalog still says that it is locked",
     "snapshot.completed": "the catalog lists the snapshot as complete; the job is still claimed",
+    # snapshot of a sharded cluster
+    "cluster_snapshot.recorded": "the cluster's snapshot and its job are in the catalog; nothing else happened",
+    "cluster_snapshot.balancer_noted": "the catalog says how the balancer was found; it is not stopped",
+    "cluster_snapshot.balancer_stopped": "the balancer is off, and no range is moved; no part was asked for",
+    "cluster_snapshot.parts_planned": "the cluster's snapshot names those of its parts; none was asked for",
+    "cluster_snapshot.parts_requested": "the parts' snapshots are in the catalog, each with its job",
+    "cluster_snapshot.time_noted": "every part's oplog passed one cluster time; the catalog does not say which",
+    "cluster_snapshot.balancer_restored": "the balancer is as it was found; the catalog still says that it is held",
+    "cluster_snapshot.completed": "the cluster's snapshot is complete in the catalog; the job is still claimed",
     # snapshot of a host
     "host.lock_intended": "the catalog says that the host is about to be locked; it is not",
     "host.locked": "the host is locked; nothing of it was copied",

@@ -55,6 +55,11 @@ class ClusterAccess:
             self.cluster.uri, self.credentials(), tls=self.tls(), timeout_seconds=timeout_seconds
         )
 
+    def system_client(self, *, timeout_seconds: float = 10.0) -> MongoClient[Document]:
+        """The whole set, as the server's own user: what the parts of a sharded cluster ask of each other."""
+        login = member_login(self.keyfile(), self.cluster.cluster_auth_mode)
+        return connect_to_set(self.cluster.uri, login, tls=self.tls(), timeout_seconds=timeout_seconds)
+
     def member_client(
         self, host_port: str, *, login: bool = True, timeout_seconds: float = 10.0
     ) -> MongoClient[Document]:

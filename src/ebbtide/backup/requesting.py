@@ -33,29 +33,14 @@ def request_snapshot(
     actor: str,
     scheduled_for: datetime | None = None,
     expires: datetime | None = None,
+    snapshot_id: SnapshotId | None = None,
+    cluster_snapshot_id: SnapshotId | None = None,
 ) -> Snapshot:
     """Record the wish for a snapshot; `scheduled_for` is the schedule's slot, if that asks; without `expires` it is kept
-    as long as the schedule says. Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
-    if cluster.kind is ClusterKind.SHARDED:
-        raise HeadNotReady(
-            f"{cluster.name} is a sharded cluster: no snapshot is taken of it as a whole",
-            hint="take one of each of its parts",
-        )
-    head = catalog.heads.find(cluster.id)
-    if cluster.state is not ClusterState.ACTIVE or head is None:
-        raise HeadNotReady(
-            f"{cluster.name} is not backed up (any more)", hint="ebbtide clusters add registers it"
-        )
-    if cluster.is_paused:
-        raise HeadNotReady(
-            f"{cluster.name} is paused: no snapshots are taken of it",
-            hint=f"ebbtide clusters resume {cluster.name}",
-        )
-    if head.state not in (HeadState.FOLLOWING, HeadState.DOWN):
-        raise HeadNotReady(
-            f"the head of {cluster.name} is {head.state}{': ' + head.message if head.message else ''}",
-            hint=f"wait until it follows: ebbtide clusters watch {cluster.name}",
-        )
+    as long as the schedule says. A part of the snapshot `cluster_snapshot_id` of its sharded cluster has an id already.
+
+    Raises SnapshotInProgress, HeadNotReady; then nothing was recorded."""
+    require_head(cluster, catalog)
     running = catalog.snapshots.page(cluster.id, states=(SnapshotState.IN_PROGRESS,), skip=0, limit=1)
     if running:
         raise SnapshotInProgress(
@@ -63,7 +48,7 @@ def request_snapshot(
             hint=f"follow it: ebbtide snapshots watch {cluster.name} {running[0].id}",
         )
     snapshot = Snapshot(
-        id=SnapshotId(new_id()),
+        id=snapshot_id or SnapshotId(new_id()),
         group_id=cluster.group_id,
         cluster_id=cluster.id,
         cluster_name=cluster.name,
@@ -72,6 +57,7 @@ def request_snapshot(
         state=SnapshotState.IN_PROGRESS,
         scheduled_for=scheduled_for,
         expires=expires,
+        cluster_snapshot_id=cluster_snapshot_id,
     )
     catalog.snapshots.insert(snapshot)
     enqueue_snapshot(snapshot, catalog=catalog, clock=clock)
@@ -87,6 +73,27 @@ def request_snapshot(
         actor=actor,
     )
     return snapshot
+
+
+def require_head(cluster: Cluster, catalog: Catalog) -> None:
+    """Raise HeadNotReady unless the cluster has a head of which a snapshot may be taken."""
+    if cluster.kind is ClusterKind.SHARDED:
+        raise HeadNotReady(f"{cluster.name} is a sharded cluster and has no head: its parts have")
+    head = catalog.heads.find(cluster.id)
+    if cluster.state is not ClusterState.ACTIVE or head is None:
+        raise HeadNotReady(
+            f"{cluster.name} is not backed up (any more)", hint="ebbtide clusters add registers it"
+        )
+    if cluster.is_paused:
+        raise HeadNotReady(
+            f"{cluster.name} is paused: no snapshots are taken of it",
+            hint=f"ebbtide clusters resume {cluster.name}",
+        )
+    if head.state not in (HeadState.FOLLOWING, HeadState.DOWN):
+        raise HeadNotReady(
+            f"the head of {cluster.name} is {head.state}{': ' + head.message if head.message else ''}",
+            hint=f"wait until it follows: ebbtide clusters watch {cluster.name}",
+        )
 
 
 def enqueue_snapshot(snapshot: Snapshot, *, catalog: Catalog, clock: Clock) -> None:

@@ -28,6 +28,7 @@ from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId, GroupId, new_id
 from ebbtide.domain.sharding import PartAddress, ShardedTopology, check_versions
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import Refused, RegistrationRefused
 from ebbtide.events import record_event
 from ebbtide.mongod import deployment, sharding
@@ -242,7 +243,15 @@ def follow_parts(
 
 
 def remove_sharded_cluster(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> None:
-    """Ask for every part's head to leave its set, then forget the cluster. Snapshots stay. Repeatable."""
+    """Ask for every part's head to leave its set, then forget the cluster. Snapshots stay. Repeatable.
+
+    With the cluster its keyfile is forgotten, and it alone puts a stopped balancer back: while a job keeps that
+    stopped, the cluster is REMOVING, and the worker's tidying forgets it afterwards.
+    """
     for part in catalog.clusters.list_parts(cluster.id):
         remove_cluster(part, catalog=catalog, clock=clock, actor=actor)
-    catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
+    # First, so that no job begins to stop the balancer between the look and the end.
+    catalog.clusters.set_state(cluster.id, ClusterState.REMOVING)
+    in_progress = catalog.cluster_snapshots.list_in_state(cluster.id, SnapshotState.IN_PROGRESS)
+    if not in_progress and catalog.balancer_holds.find(cluster.id) is None:
+        catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)

@@ -63,6 +63,12 @@ class ClusterCollection:
         return [c for c in map(_cluster, found) if c is not None]
 
     @translated
+    def list_sharded(self) -> list[Cluster]:
+        """Every live sharded cluster; each is a record without a head."""
+        found = self._clusters.find({"live": True, "kind": ClusterKind.SHARDED.value})
+        return [c for c in map(_cluster, found) if c is not None]
+
+    @translated
     def list_parts(self, parent_id: ClusterId) -> list[Cluster]:
         """Live parts of a sharded cluster, by name."""
         cursor = self._clusters.find({"live": True, "parent_id": parent_id}).sort("name", ASCENDING)

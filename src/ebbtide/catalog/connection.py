@@ -83,6 +83,14 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
     database.snapshots.create_index([("state", ASCENDING)])
     database.snapshots.create_index([("cluster_id", ASCENDING), ("scheduled_for", DESCENDING)])
+    # Two snapshots of one sharded cluster never run at once: each would stop the balancer.
+    database.cluster_snapshots.create_index(
+        "cluster_id", unique=True, partialFilterExpression={"state": "IN_PROGRESS"}
+    )
+    database.cluster_snapshots.create_index([("cluster_id", ASCENDING), ("state", ASCENDING), *newest_first])
+    database.cluster_snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
+    database.cluster_snapshots.create_index([("state", ASCENDING)])
+    database.cluster_snapshots.create_index([("cluster_id", ASCENDING), ("scheduled_for", DESCENDING)])
     database.restore_jobs.create_index([("cluster_id", ASCENDING), *newest_first])
     # Workers look for unfinished jobs every few seconds, and jobs are kept for ever.
     database.restore_jobs.create_index([("status", ASCENDING)])

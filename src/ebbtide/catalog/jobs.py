@@ -49,8 +49,9 @@ class JobCollection:
         until: datetime,
         snapshot_cluster_ids: Sequence[ClusterId],
         except_ids: Sequence[str] = (),
+        kinds: Sequence[JobKind] = tuple(JobKind),
     ) -> Job | None:
-        """Take the oldest job that waits or was abandoned.
+        """Take the oldest job of these kinds that waits or was abandoned.
 
         A snapshot is claimed only for a cluster in `snapshot_cluster_ids`: those whose head this worker holds.
         `except_ids` are the jobs that this worker still works on: with one of those claimed anew, both runs would be
@@ -72,6 +73,7 @@ class JobCollection:
                         ]
                     },
                     {"_id": {"$nin": list(except_ids)}},
+                    {"kind": {"$in": [kind.value for kind in kinds]}},
                 ]
             },
             {

@@ -16,11 +16,12 @@ class ScheduleCollection:
 
     @translated
     def get(self, cluster: Cluster) -> SnapshotSchedule:
-        """The cluster's schedule, or the default one."""
-        document = self._schedules.find_one({"_id": cluster.id})
+        """The cluster's schedule, or the default one. A part of a sharded cluster has that cluster's."""
+        cluster_id = cluster.parent_id or cluster.id
+        document = self._schedules.find_one({"_id": cluster_id})
         if document is None:
             return default_schedule(
-                cluster_id=cluster.id, group_id=cluster.group_id, registered=cluster.created
+                cluster_id=cluster_id, group_id=cluster.group_id, registered=cluster.created
             )
         return from_document(SnapshotSchedule, document)
 

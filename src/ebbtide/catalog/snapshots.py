@@ -1,5 +1,6 @@
 """Snapshots as the catalog lists them."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +34,12 @@ class SnapshotCollection:
     def find(self, snapshot_id: SnapshotId) -> Snapshot | None:
         document = self._snapshots.find_one({"_id": snapshot_id})
         return None if document is None else from_document(Snapshot, document)
+
+    @translated
+    def find_many(self, snapshot_ids: Iterable[SnapshotId]) -> dict[SnapshotId, Snapshot]:
+        """Those of `snapshot_ids` that exist, by id."""
+        cursor = self._snapshots.find({"_id": {"$in": list(snapshot_ids)}})
+        return {found.id: found for found in (from_document(Snapshot, document) for document in cursor)}
 
     @translated
     def page(

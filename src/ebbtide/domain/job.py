@@ -26,6 +26,7 @@ class JobKind(StrEnum):
 
     SNAPSHOT = "SNAPSHOT"
     RESTORE = "RESTORE"
+    CLUSTER_SNAPSHOT = "CLUSTER_SNAPSHOT"  # of a sharded cluster: it waits for the jobs of its parts
 
 
 class JobState(StrEnum):

@@ -30,6 +30,8 @@ class Snapshot:
     `expires` is when retention may delete it. `scheduled_for` is the slot of the schedule that asked for it; None: a
     person did. A deleted one was deleted at `deleted`; prune may remove its data from `prune_after` on, and has begun
     to once `removed` is set: from then on nothing brings it back.
+
+    `cluster_snapshot_id`: it is a part of that snapshot of a sharded cluster, and follows it.
     """
 
     id: SnapshotId
@@ -59,6 +61,7 @@ class Snapshot:
     deleted: datetime | None = None
     prune_after: datetime | None = None
     removed: datetime | None = None
+    cluster_snapshot_id: SnapshotId | None = None
 
 
 def is_trusted_parent(snapshot: Snapshot, *, damage_found: datetime) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from ebbtide.backup.cluster_snapshot_tidying import settle_cluster_snapshots
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.snapshot_changes import expire_links_of_deleted, expire_snapshot
 from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
@@ -52,6 +53,7 @@ class Housekeeping:
         self._oplog_upkeep = OplogUpkeep(context, self._stopping)
         self._pruning: threading.Thread | None = None
         self._settling: threading.Thread | None = None
+        self._settling_sharded: threading.Thread | None = None
         self._looked_at = float("-inf")
         self._retained_at = float("-inf")
         self._forgot_at = float("-inf")
@@ -89,6 +91,7 @@ class Housekeeping:
         self._forget(now)
         self._oplog_upkeep.look()
         self._settle_abandoned()
+        self._settle_sharded()
         self._prune(now)
 
     def _settle_abandoned(self) -> None:
@@ -103,6 +106,20 @@ class Housekeeping:
         if self._clock.monotonic() - self._keys_at >= KEYS_SECONDS:
             self._keys_at = self._clock.monotonic()
             tell_key_expiry(self._catalog, self._clock)
+
+    def _settle_sharded(self) -> None:
+        """In a thread of its own, for the same reason."""
+        if self._settling_sharded is None or not self._settling_sharded.is_alive():
+            self._settling_sharded = threading.Thread(
+                target=self._run_settling_sharded, name="snapshots of sharded clusters", daemon=True
+            )
+            self._settling_sharded.start()
+
+    def _run_settling_sharded(self) -> None:
+        try:
+            settle_cluster_snapshots(self._context)
+        except EbbtideError as error:
+            _log.warning("cluster_snapshots.trouble", message=str(error))
 
     def _forget(self, now: datetime) -> None:
         """Remove what the catalog tells of times long past."""

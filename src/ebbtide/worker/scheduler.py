@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from ebbtide.backup.cluster_snapshot_requesting import request_cluster_snapshot
 from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.cluster import Cluster, ClusterState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.schedule import Due, decide_snapshot
@@ -26,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class Scheduler:
-    """Looks at every cluster under backup. For one thread."""
+    """Looks at every cluster under backup; a sharded one as a whole, not at its parts. For one thread."""
 
     def __init__(self, catalog: Catalog, clock: Clock) -> None:
         self._catalog = catalog
@@ -36,21 +37,25 @@ class Scheduler:
 
     def look(self) -> None:
         """Ask for what is due. What cannot be begun now is tried again at the next look."""
-        for cluster in self._catalog.clusters.list_live():
+        whole = [cluster for cluster in self._catalog.clusters.list_live() if cluster.parent_id is None]
+        for cluster in (*whole, *self._catalog.clusters.list_sharded()):
             # Somebody paused it: nothing is missed, and one snapshot makes up for all once it goes on.
             if cluster.state is ClusterState.ACTIVE and not cluster.is_paused:
                 self._look_at(cluster)
 
     def _look_at(self, cluster: Cluster) -> None:
+        is_sharded = cluster.kind is ClusterKind.SHARDED
+        taken = self._catalog.cluster_snapshots if is_sharded else self._catalog.snapshots
         decided = decide_snapshot(
             self._catalog.schedules.get(cluster),
             now=self._clock.now(),
-            last_slot=self._catalog.snapshots.newest_slot(cluster.id),
+            last_slot=taken.newest_slot(cluster.id),
         )
         if not isinstance(decided, Due):
             return
+        request = request_cluster_snapshot if is_sharded else request_snapshot
         try:
-            request_snapshot(
+            request(
                 cluster, catalog=self._catalog, clock=self._clock, actor=ACTOR, scheduled_for=decided.slot
             )
         except (SnapshotInProgress, HeadNotReady) as refused:

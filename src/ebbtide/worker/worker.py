@@ -11,11 +11,14 @@ is gone, and takes over its heads (their mongods are still running) and its jobs
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import structlog
 
+from ebbtide.backup.cluster_snapshot_parts import abandon_part
+from ebbtide.backup.cluster_snapshot_run import ClusterSnapshotRun
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.head_handle import LEASE as HEAD_LEASE
 from ebbtide.backup.head_keeper import HeadKeeper
@@ -53,6 +56,11 @@ JOBS_STOP_SECONDS = 12.0
 CATALOG_LOOK_SECONDS = 0.5
 CATALOG_ANSWER_SECONDS = 2.0
 
+WORKING_KINDS = (JobKind.SNAPSHOT, JobKind.RESTORE)
+"""Kinds that count against `worker.jobs_max`."""
+WAITING_KINDS = (JobKind.CLUSTER_SNAPSHOT,)
+"""Kinds that wait for other jobs: if they counted, all places could be taken by those that wait."""
+
 _log = structlog.get_logger()
 
 
@@ -68,6 +76,7 @@ class Worker:
         self._stopped = threading.Event()
         self._keepers: dict[ClusterId, tuple[HeadKeeper, threading.Thread]] = {}
         self._jobs: dict[str, threading.Thread] = {}
+        self._waiting_jobs: dict[str, threading.Thread] = {}
         self._tidied_at = float("-inf")
         self._archiving = Archiving(context)
         self._housekeeping = Housekeeping(context)
@@ -104,13 +113,14 @@ class Worker:
         self._archiving.look(self._keepers.keys())
         self._housekeeping.look()
         self._jobs = {job_id: thread for job_id, thread in self._jobs.items() if thread.is_alive()}
+        self._waiting_jobs = {
+            job_id: thread for job_id, thread in self._waiting_jobs.items() if thread.is_alive()
+        }
+        while self._begin(self._waiting_jobs, WAITING_KINDS):
+            pass
         while len(self._jobs) < self._context.settings.count("worker.jobs_max"):
-            job = self._claim()
-            if job is None:
+            if not self._begin(self._jobs, WORKING_KINDS):
                 return
-            thread = threading.Thread(target=self._work, args=(job,), name=job.id)
-            self._jobs[job.id] = thread
-            thread.start()
 
     # --- heads ----------------------------------------------------------------------------------------------------
 
@@ -135,7 +145,17 @@ class Worker:
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
-    def _claim(self) -> Job | None:
+    def _begin(self, jobs: dict[str, threading.Thread], kinds: Sequence[JobKind]) -> bool:
+        """Claim one job of these kinds, and run it in a thread of its own; whether there was one."""
+        job = self._claim(kinds)
+        if job is None:
+            return False
+        thread = threading.Thread(target=self._work, args=(job,), name=job.id)
+        jobs[job.id] = thread
+        thread.start()
+        return True
+
+    def _claim(self, kinds: Sequence[JobKind]) -> Job | None:
         now = self._clock.now()
         ready = [cluster_id for cluster_id, (keeper, _) in self._keepers.items() if keeper.is_ready]
         # A host has no head, so any worker may copy it.
@@ -148,7 +168,8 @@ class Worker:
             until=now + LEASE,
             snapshot_cluster_ids=ready,
             # A run that lost its lease may not know it yet.
-            except_ids=list(self._jobs),
+            except_ids=[*self._jobs, *self._waiting_jobs],
+            kinds=kinds,
         )
 
     def _work(self, job: Job) -> None:
@@ -177,6 +198,9 @@ class Worker:
                     return snapshot.steps(), snapshot.ending()
                 case JobKind.RESTORE:
                     return self._restore_steps(run)
+                case JobKind.CLUSTER_SNAPSHOT:
+                    whole = ClusterSnapshotRun(run, context=self._context)
+                    return whole.steps(), whole.ending()
         except EbbtideError as error:
             failure = error
 
@@ -211,7 +235,9 @@ class Worker:
                 self._catalog.workers.delete(worker.id)
         unlock_abandoned(self._context)
         for snapshot in self._catalog.snapshots.list_in_progress():
-            if self._can_be_taken(snapshot):
+            if self._is_abandoned_part(snapshot):
+                abandon_part(snapshot.id, catalog=self._catalog, clock=self._clock)
+            elif self._can_be_taken(snapshot):
                 enqueue_snapshot(snapshot, catalog=self._catalog, clock=self._clock)
             else:
                 self._give_up_snapshot(snapshot)
@@ -220,6 +246,13 @@ class Worker:
         for restore in self._catalog.restore_jobs.list_expired(self._clock.now()):
             self._catalog.restore_jobs.apply(restore.id, RestoreEvent.LINK_EXPIRED)
         settle_lost_transfers(catalog=self._catalog, clock=self._clock, now=self._clock.now())
+
+    def _is_abandoned_part(self, snapshot: Snapshot) -> bool:
+        """Whether it was to be a part of a snapshot of a sharded cluster that has failed."""
+        if snapshot.cluster_snapshot_id is None:
+            return False
+        whole = self._catalog.cluster_snapshots.find(snapshot.cluster_snapshot_id)
+        return whole is None or not whole.is_listed
 
     def _can_be_taken(self, snapshot: Snapshot) -> bool:
         cluster = self._catalog.clusters.find(snapshot.cluster_id)
@@ -280,7 +313,7 @@ class Worker:
         """Jobs first (they unlock their heads), then keepers, then the heads' mongods, all at once."""
         deadline = self._clock.monotonic() + JOBS_STOP_SECONDS
         self._archiving.stop()
-        for thread in self._jobs.values():
+        for thread in (*self._jobs.values(), *self._waiting_jobs.values()):
             thread.join(max(0.0, deadline - self._clock.monotonic()))
         self._watcher.stop()
         if self._webhook is not None:

@@ -34,6 +34,7 @@ AUTOMATED_POINTS = [name for name in CRASH_POINTS if name.startswith("automated.
 HOST_POINTS = [name for name in CRASH_POINTS if name.startswith("host.")]
 # Visited in test_sharded_crashes.py, by the parts of a sharded cluster.
 OPEN_WORK_POINTS = [name for name in CRASH_POINTS if name.startswith("open_work.")]
+CLUSTER_SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("cluster_snapshot.")]
 DEATHS_MAX = 3
 MERGE_SLICES = 4
 
@@ -148,7 +149,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 def test_every_crash_point_has_its_test() -> None:
     visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
-    visited += [AUTOMATED_POINTS, HOST_POINTS, OPEN_WORK_POINTS]
+    visited += [AUTOMATED_POINTS, HOST_POINTS, OPEN_WORK_POINTS, CLUSTER_SNAPSHOT_POINTS]
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 

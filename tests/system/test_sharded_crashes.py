@@ -5,9 +5,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import SystemClock
+from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.cluster import Cluster, HeadState
-from ebbtide.domain.ids import GroupId
+from ebbtide.domain.cluster_snapshot import ClusterSnapshot
+from ebbtide.domain.ids import GroupId, SnapshotId, new_id
+from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.repository.repository import Repository
@@ -19,6 +23,7 @@ from ebbtide.testing.sharded_lab import ShardedLab
 from ebbtide.testing.sharded_registration import lab_request, register_lab
 
 OPEN_WORK_POINTS = ["open_work.recorded"]
+CLUSTER_SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("cluster_snapshot.")]
 
 
 class ShardedOwner:
@@ -57,6 +62,38 @@ class ShardedOwner:
         repository = Repository.open(DirectoryStorage(self.service.data / "repository"))
         return OplogArchive(repository.replica_set(part.id, part.replica_set_name))
 
+    def find_cluster(self, name: str = "bank") -> Cluster:
+        with self.service.catalog() as catalog:
+            found = catalog.clusters.find_by_name(GroupId(self.service.group_id), name)
+        return found or self.register(name)
+
+    def ask_for_cluster_snapshot(self, cluster: Cluster) -> SnapshotId:
+        """As an API that dies between the record and its job: the worker finds the one, and makes the other."""
+        asked = ClusterSnapshot(
+            id=SnapshotId(new_id()),
+            group_id=cluster.group_id,
+            cluster_id=cluster.id,
+            cluster_name=cluster.name,
+            created=SystemClock().now(),
+            state=SnapshotState.IN_PROGRESS,
+        )
+        with self.service.catalog() as catalog:
+            assert catalog.cluster_snapshots.insert(asked)
+        return asked.id
+
+    def wait_for_cluster_snapshot(self, snapshot_id: SnapshotId) -> ClusterSnapshot:
+        """The snapshot once it is complete, and nobody holds the balancer."""
+        with self.service.catalog() as catalog:
+
+            def look() -> ClusterSnapshot | None:
+                found = catalog.cluster_snapshots.find(snapshot_id)
+                assert found is not None
+                assert found.state is not SnapshotState.FAILED, found.message
+                held = catalog.balancer_holds.find(found.cluster_id)
+                return found if found.state is SnapshotState.COMPLETE and held is None else None
+
+            return self.service.wait_until(look, "the cluster's snapshot")
+
 
 @pytest.fixture(scope="module")
 def owner(
@@ -83,3 +120,26 @@ def test_open_work_is_kept_for_every_part_though_the_worker_dies(owner: ShardedO
         first, *_ = owner.service.wait_until(records.moments, f"a record of {part.name}")
         assert archive.slices()[0].starts_after == first
         assert records.load(first).transactions == ()
+
+
+@pytest.mark.parametrize(
+    "points", [CLUSTER_SNAPSHOT_POINTS[:3], CLUSTER_SNAPSHOT_POINTS[3:6], CLUSTER_SNAPSHOT_POINTS[6:]]
+)
+def test_the_balancer_is_on_again_though_the_worker_dies_at_each_point(
+    owner: ShardedOwner, points: list[str]
+) -> None:
+    """One snapshot is killed at several points in turn; each life of the service has few: its restarts get slower."""
+    cluster = owner.find_cluster()
+    owner.wait_until_following(cluster)
+    owner.service.arm_crash(*points)
+
+    asked = owner.ask_for_cluster_snapshot(cluster)
+    owner.service.wait_until(owner.service.has_crashed, f"crash points {points}")
+    done = owner.wait_for_cluster_snapshot(asked)
+
+    assert owner.lab.balancer_status()["mode"] == "full"
+    assert len(done.parts) == 3
+    assert done.cluster_time is not None
+    assert not done.is_possibly_inconsistent, "the balancer rested from the first attempt to the last"
+    owner.service.terminate()
+    owner.service.start()

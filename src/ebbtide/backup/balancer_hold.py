@@ -119,7 +119,13 @@ def release_abandoned(context: BackupContext) -> None:
             continue
         try:
             release_balancer(cluster, holder=hold.holder, context=context)
-            _log.info("balancer.put_back", cluster_id=cluster.id)
+            _tell(
+                cluster,
+                EventLevel.INFO,
+                "balancer.put_back",
+                f"the balancer of {cluster.name} is as it was found ({hold.found})",
+                context,
+            )
         except EbbtideError as error:
             _log.warning("balancer.left_off", cluster_id=cluster.id, message=str(error))
 
@@ -134,13 +140,27 @@ def _let_go(hold: BalancerHold, cluster: Cluster | None, context: BackupContext)
     context.catalog.balancer_holds.forget(hold.id, holder=hold.holder)
     if cluster is None or not hold.found.moves_chunks:
         return
+    tell_left_off(cluster, "before the cluster was let go: nobody tries again", context)
+
+
+def tell_left_off(cluster: Cluster, why: str, context: BackupContext) -> None:
+    """An event: the cluster's balancer is not as it was found."""
+    _tell(
+        cluster,
+        EventLevel.ERROR,
+        "balancer.left_off",
+        f"the balancer of {cluster.name} could not be put back {why}; sh.startBalancer() on a router starts it",
+        context,
+    )
+
+
+def _tell(cluster: Cluster, level: EventLevel, kind: str, message: str, context: BackupContext) -> None:
     record_event(
         context.catalog,
         context.clock,
-        level=EventLevel.ERROR,
-        kind="balancer.left_off",
-        message=f"the balancer of {cluster.name} could not be put back before the cluster was let go; "
-        "sh.startBalancer() on a router starts it",
+        level=level,
+        kind=kind,
+        message=message,
         group_id=cluster.group_id,
         cluster_id=cluster.id,
     )

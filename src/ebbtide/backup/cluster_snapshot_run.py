@@ -17,7 +17,12 @@ from contextlib import ExitStack
 
 import structlog
 
-from ebbtide.backup.balancer_hold import hold_balancer, release_balancer, wait_for_rest
+from ebbtide.backup.balancer_hold import (
+    hold_balancer,
+    release_balancer,
+    tell_left_off,
+    wait_for_rest,
+)
 from ebbtide.backup.cluster_snapshot_parts import PartsWatch, abandon_parts
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
@@ -276,6 +281,9 @@ class ClusterSnapshotRun:
 
     def _give_up(self, reason: str) -> None:
         self._quietly(self._put_back)
+        hold = self._catalog.balancer_holds.find(self._cluster.id)
+        if hold is not None and hold.holder == self._run.job.id and hold.found.moves_chunks:
+            tell_left_off(self._cluster, "yet: it is tried again every few seconds", self._context)
         failed = self._catalog.cluster_snapshots.update(
             self._snapshot.id, state=SnapshotState.FAILED, message=reason
         )

@@ -17,20 +17,23 @@ from ebbtide.catalog.watch import WebhookCursor
 from ebbtide.catalog.workers import WorkerRecord
 from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.archive_state import ArchiveState
+from ebbtide.domain.balancer_hold import BalancerHold
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
+from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.expiry import ExpiryStage
 from ebbtide.domain.job import JobState
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreEvent
 from ebbtide.domain.service_account import LiveToken
+from ebbtide.domain.sharding import BalancerMode
 from ebbtide.domain.snapshot import SnapshotState
 
 Document = dict[str, Any]
 
 # Not a query: the caller wants every document, and there are few.
-WHOLE_COLLECTIONS = {"heads", "workers", "archives"}
+WHOLE_COLLECTIONS = {"heads", "workers", "archives", "balancer_holds"}
 
 
 SPACE = RepositorySpace(
@@ -117,6 +120,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.list_in_group(make.group_id)
     catalog.clusters.list_live()
     catalog.clusters.list_parts(cluster.id)
+    catalog.clusters.list_sharded()
     catalog.clusters.count_in_group(make.group_id)
     catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
     catalog.clusters.set_mongod(cluster.id, None)
@@ -164,6 +168,30 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.snapshots.list_cluster_ids()
     catalog.snapshots.newest_slot(cluster.id)
     catalog.snapshots.change(snapshot.id, only=SnapshotState.DELETED, unless_removed=True, removed=now)
+    catalog.snapshots.find_many([snapshot.id])
+    whole = ClusterSnapshot(
+        id=snapshot.id,
+        group_id=make.group_id,
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        created=now,
+        state=SnapshotState.IN_PROGRESS,
+    )
+    catalog.cluster_snapshots.insert(whole)
+    catalog.cluster_snapshots.find(whole.id)
+    catalog.cluster_snapshots.page(cluster.id, states=tuple(SnapshotState), skip=0, limit=10)
+    catalog.cluster_snapshots.count(cluster.id, states=(SnapshotState.COMPLETE,))
+    catalog.cluster_snapshots.list_in_state(cluster.id, SnapshotState.IN_PROGRESS)
+    catalog.cluster_snapshots.list_in_progress()
+    catalog.cluster_snapshots.list_cluster_ids()
+    catalog.cluster_snapshots.newest_slot(cluster.id)
+    catalog.cluster_snapshots.update(whole.id, message="")
+    catalog.cluster_snapshots.change(whole.id, only=SnapshotState.COMPLETE, message="")
+    hold = BalancerHold(id=cluster.id, holder=job.id, found=BalancerMode.FULL, since=now)
+    catalog.balancer_holds.take(hold)
+    catalog.balancer_holds.find(cluster.id)
+    catalog.balancer_holds.list_all()
+    catalog.balancer_holds.forget(cluster.id, holder=job.id)
     catalog.restore_jobs.insert(restore)
     catalog.restore_jobs.find(restore.id)
     catalog.restore_jobs.page(cluster.id, skip=0, limit=10)

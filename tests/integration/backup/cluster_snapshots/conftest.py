@@ -7,12 +7,6 @@ from typing import Any
 import pytest
 
 from ebbtide.backup.cluster_snapshot_requesting import request_cluster_snapshot
-from ebbtide.backup.registration_checks import RegistrationRequest
-from ebbtide.backup.sharded_registration import (
-    check_sharded_registration,
-    register_sharded_cluster,
-    remove_sharded_cluster,
-)
 from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.job import JobKind, JobState, job_id
@@ -84,38 +78,13 @@ class Sharded:
 @pytest.fixture(scope="module")
 def sharded(shared_installation: Any, shared_sharded_lab: ShardedLab) -> Iterator[Sharded]:
     shared_sharded_lab.reset()
-    context = shared_installation.context
-    request = RegistrationRequest(
-        name="bank",
-        uri=f"mongodb://{shared_sharded_lab.seed}/?replicaSet=config",
-        username=shared_sharded_lab.config.backup_username,
-        password=shared_sharded_lab.config.backup_password,
-        keyfile=shared_sharded_lab.config.keyfile_text,
-    )
-    report = check_sharded_registration(
-        request,
-        settings=context.settings,
-        catalog=shared_installation.catalog,
-        group_id=shared_installation.group.id,
-        data_dir=context.directory.root,
-    )
     with shared_installation.working():
-        cluster = register_sharded_cluster(
-            request,
-            report,
-            catalog=shared_installation.catalog,
-            service_key=context.service_key,
-            clock=context.clock,
-            group_id=shared_installation.group.id,
-            actor="test",
-        )
+        cluster = shared_installation.register_sharded(shared_sharded_lab)
         parts = shared_installation.catalog.clusters.list_parts(cluster.id)
         for part in parts:
             shared_installation.wait_for_head(part, HeadState.FOLLOWING)
         yield Sharded(installation=shared_installation, lab=shared_sharded_lab, cluster=cluster)
-        remove_sharded_cluster(
-            cluster, catalog=shared_installation.catalog, clock=context.clock, actor="test"
-        )
+        shared_installation.remove_sharded(cluster)
         for gone in (*parts, cluster):
             shared_installation.wait_until(
                 lambda gone=gone: shared_installation.cluster(gone).state is ClusterState.REMOVED,

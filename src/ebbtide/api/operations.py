@@ -19,7 +19,7 @@ from ebbtide.api.queries import Page, Query, parse_page, parse_presentation
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Addresses
-from ebbtide.domain.access import Caller, is_member, is_owner, may_look_everywhere, may_write
+from ebbtide.domain.access import Caller, is_global_owner, is_member, is_owner, may_look_everywhere, may_write
 from ebbtide.domain.access_list import Address
 from ebbtide.domain.cluster import CLUSTER_NAME, Cluster
 from ebbtide.domain.group import Group
@@ -45,6 +45,7 @@ class Need(Enum):
     WRITE = "write"  # may start backups and restores
     OWN = "own"  # owns the group
     SURVEY = "survey"  # may start backups and restores, or look at every group
+    RULE = "rule"  # owns the whole service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +176,7 @@ def _find_group(call: Call, operation: Operation) -> Group:
         Need.WRITE: may_write(call.caller, group_id),
         Need.OWN: is_owner(call.caller, group_id),
         Need.SURVEY: may_write(call.caller, group_id) or may_look_everywhere(call.caller),
+        Need.RULE: is_global_owner(call.caller),
     }
     if not allowed[operation.need]:
         raise refusal("USER_UNAUTHORIZED")

@@ -145,8 +145,6 @@ def change_cluster(call: Call) -> Answer:
         fields.blame("INVALID_ATTRIBUTE", "mongod", "it must be an absolute path, or null")
     fields.refuse_unknown(("mongod",))
     raise_violations(fields.violations)
-    if not is_global_owner(call.caller):
-        raise refusal("USER_UNAUTHORIZED")
     changed = set_mongod(
         call.cluster,
         mongod=mongod,
@@ -210,7 +208,7 @@ OPERATIONS = (
         path=f"{_PATH}/{{clusterName}}",
         handler=change_cluster,
         scope=Scope.CLUSTER,
-        need=Need.OWN,
+        need=Need.RULE,
         needs_listed_address=True,
     ),
     Operation(

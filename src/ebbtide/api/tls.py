@@ -58,8 +58,8 @@ def load_pair(pair: CertificatePair, *, now: datetime) -> tuple[ssl.SSLContext, 
         context.load_cert_chain(pair.certificate, pair.key, password="")
         certificate = _read_certificate(pair.certificate)
     except ssl.SSLError as error:
-        reason = (error.reason or "they are no pair in PEM").replace("_", " ").lower()
-        raise CertificateRefused(f"cannot be used together: {reason}") from error
+        reason = (error.reason or "no PEM").replace("_", " ")
+        raise CertificateRefused(f"cannot be used together ({reason})") from error
     except OSError as error:
         raise CertificateRefused(f"cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -93,7 +93,7 @@ TABLE: dict[str, str] = {
     "listOwnClusters": "read",
     "registerCluster": "own listed",
     "getOwnCluster": "read",
-    "changeCluster": "own listed",
+    "changeCluster": "rule listed",
     "removeCluster": "own listed",
     "rejoinHead": "own listed",
     "detachCluster": "own listed",
@@ -196,6 +196,7 @@ MAY: dict[str, set[Who]] = {
     "holder": OWNERS,  # of a key or account with a role here; it may itself too, see below
     "owners": OWNERS | {(Role.GROUP_OWNER, THERE)},  # of anything: the body says of what
     "service": {(Role.GLOBAL_OWNER, EVERYWHERE)},
+    "rule": {(Role.GLOBAL_OWNER, EVERYWHERE)},  # as `service`, about something in a project
 }
 
 
@@ -312,7 +313,7 @@ def verdict(answer: requests.Response) -> str:
 def expected_verdict(row: str, who: Who) -> str:
     if who in MAY[row]:
         return "may"
-    about_the_group = row in ("read", "write", "survey", "own")
+    about_the_group = row in ("read", "write", "survey", "own", "rule")
     return "NOT_IN_GROUP" if about_the_group and who not in MEMBERS else "USER_UNAUTHORIZED"
 
 

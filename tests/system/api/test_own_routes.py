@@ -86,6 +86,8 @@ def test_only_a_global_owner_says_which_mongod_a_head_runs(service: Any) -> None
     wanted = {"mongod": "/opt/mongodb-7.0/bin/mongod"}
     group_owner = service.new_key(Role.GROUP_OWNER, group_id=service.group.id, owner=True)
     assert refused(service.call("PATCH", address, key=group_owner, json=wanted)) == (401, "USER_UNAUTHORIZED")
+    # Nothing of the body is judged before.
+    assert refused(service.call("PATCH", address, key=group_owner, json=7)) == (401, "USER_UNAUTHORIZED")
     for bad in ({}, {"mongod": "bin/mongod"}, {"mongod": 7}, wanted | {"name": "Other"}):
         assert service.call("PATCH", address, json=bad).status_code == 400
 

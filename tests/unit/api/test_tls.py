@@ -88,7 +88,7 @@ def test_a_bad_pair_leaves_the_one_before_and_is_told_once(
 @pytest.mark.parametrize(
     ("certificate", "key", "at", "why"),
     [
-        (AUTHORITY.issue("a"), AUTHORITY.issue("a"), timedelta(0), "key values mismatch"),
+        (AUTHORITY.issue("a"), AUTHORITY.issue("a"), timedelta(0), "KEY VALUES MISMATCH"),
         ("no PEM", "no PEM", timedelta(0), "cannot be used together"),
         ("", AUTHORITY.issue("a"), timedelta(0), "cannot be used together"),
         (AUTHORITY.issue("a"), None, 1000 * DAY, "are valid from"),

@@ -35,6 +35,7 @@ _NEEDS = {
     Need.WRITE: "Needs `GROUP_BACKUP_ADMIN` or `GROUP_OWNER`.",
     Need.OWN: "Needs `GROUP_OWNER`.",
     Need.SURVEY: "Needs `GROUP_BACKUP_ADMIN`, `GROUP_OWNER` or a global role.",
+    Need.RULE: "Needs `GLOBAL_OWNER`.",
 }
 _REFUSALS = {
     400: "Query or body are not as they must be.",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.cli.client import ApiRefusal
+from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.clock import SystemClock
 from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.domain.automated_restore import RESTORE_ROLES

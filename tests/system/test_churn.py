@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import pytest
 from pymongo.errors import PyMongoError
 
-from ebbtide.cli.client import ApiRefusal
+from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.demo.copies import hash_advanced
 from ebbtide.domain.ids import ClusterId, RestoreJobId, SnapshotId
 from ebbtide.domain.job import JobKind, JobState, job_id

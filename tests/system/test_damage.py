@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ebbtide.cli.client import ApiRefusal
+from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.testing.service import Document, Owner, RunningService
 
 KINDS = ["packs", "recipes", "snapshots"]

@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from ebbtide.catalog.connection import DATABASE_NAME, connect
-from ebbtide.cli.client import ApiRefusal
+from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.credentials import digest_ha1
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.automated_restore import RESTORE_ROLES

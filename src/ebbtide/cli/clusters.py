@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ebbtide.cli import credentials, heads
-from ebbtide.cli.client import ApiRefusal, Document
+from ebbtide.cli.api_errors import ApiRefusal
+from ebbtide.cli.client import Document
 from ebbtide.cli.exit_codes import Interrupted
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat

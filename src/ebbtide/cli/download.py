@@ -27,7 +27,8 @@ from typing import Any, BinaryIO, Protocol
 
 import httpx
 
-from ebbtide.cli.client import ApiRefusal, Document, EbbtideClient, translated
+from ebbtide.cli.api_errors import ApiRefusal, translated
+from ebbtide.cli.client import Document, EbbtideClient
 from ebbtide.cli.render.documents import archive_sha1
 from ebbtide.errors import IntegrityError, InvalidInput, Refused, StorageError, StorageFull, Unreachable
 

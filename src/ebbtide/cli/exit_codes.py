@@ -93,7 +93,7 @@ def render_exit_codes_page() -> str:
         "| HTTP status | code | error |",
         "|---|---|---|",
     ]
-    from ebbtide.cli.client import STATUS_KINDS, error_kind
+    from ebbtide.cli.api_errors import STATUS_KINDS, error_kind
 
     for status in sorted(STATUS_KINDS):
         kind = error_kind(status)

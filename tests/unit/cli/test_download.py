@@ -10,7 +10,8 @@ import pytest
 from scripted_api import PRIVATE_KEY, PUBLIC_KEY, Archive
 
 from ebbtide.cli import download
-from ebbtide.cli.client import ApiRefusal, EbbtideClient
+from ebbtide.cli.api_errors import ApiRefusal
+from ebbtide.cli.client import EbbtideClient
 from ebbtide.cli.profile import Connection
 from ebbtide.errors import IntegrityError, InvalidInput, Refused, Unreachable
 

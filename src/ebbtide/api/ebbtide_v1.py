@@ -24,7 +24,7 @@ from ebbtide.api.operations import Call, Operation, Scope, find_cluster
 from ebbtide.api.paging import plan_window
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import event_document, status_document
+from ebbtide.api.wire_own import event_document, status_document
 from ebbtide.domain.access import is_global_owner
 
 

@@ -11,8 +11,9 @@ from ebbtide.api.lists import slice_answer
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import Document, checks_document, dry_run_document, own_cluster_document
+from ebbtide.api.wire import Document
 from ebbtide.api.wire_oplog import archive_document
+from ebbtide.api.wire_own import checks_document, dry_run_document, own_cluster_document
 from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration import (
     RegistrationReport,

@@ -10,7 +10,7 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.own_clusters import cluster_answer
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import checks_document
+from ebbtide.api.wire_own import checks_document
 from ebbtide.backup.credential_change import CredentialsRefused, GivenCredentials, replace_credentials
 
 _KNOWN = ("username", "password", "authSource", "keyfile", "tlsCa", "tlsCertificate")

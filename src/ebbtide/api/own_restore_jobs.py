@@ -7,8 +7,9 @@ from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.wire import Document, effective_state, own_restore_job_document
+from ebbtide.api.wire import Document, effective_state
 from ebbtide.api.wire_automated import automated_document
+from ebbtide.api.wire_own import own_restore_job_document
 from ebbtide.domain.ids import RestoreJobId, is_id
 from ebbtide.domain.job import JobKind, job_id
 from ebbtide.domain.restore_job import DeliveryMethod, RestoreEvent, RestoreJob, apply_event

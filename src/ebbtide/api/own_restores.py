@@ -17,7 +17,7 @@ from ebbtide.api.restore_requests import (
     EXPIRATION_HOURS_MAX,
     MAX_DOWNLOADS_DEFAULT,
 )
-from ebbtide.api.wire import resolution_document
+from ebbtide.api.wire_own import resolution_document
 from ebbtide.domain.restore_point import AtSnapshot, RestorePoint
 from ebbtide.restore.requesting import request_http_restore
 

@@ -10,7 +10,8 @@ from ebbtide.api.queries import parse_boolean
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.snapshots import find_snapshot
-from ebbtide.api.wire import Document, own_snapshot_document
+from ebbtide.api.wire import Document
+from ebbtide.api.wire_own import own_snapshot_document
 from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
 from ebbtide.domain.job import JobKind, job_id
 from ebbtide.domain.snapshot import Snapshot, SnapshotState

@@ -14,7 +14,8 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.snapshots import SNAPSHOT_RELATIONS, find_snapshot
-from ebbtide.api.wire import own_snapshot_document, snapshot_document
+from ebbtide.api.wire import snapshot_document
+from ebbtide.api.wire_own import own_snapshot_document
 from ebbtide.backup.snapshot_changes import (
     CannotUndelete,
     SnapshotChanged,

@@ -1,13 +1,7 @@
 """Wire names of hosts, the mirrored config servers (contract 6.6 and 7). As `wire`, of which it is a part."""
 
-from ebbtide.api.wire import (
-    Addresses,
-    Document,
-    iso_date,
-    own_snapshot_document,
-    self_links,
-    snapshot_document,
-)
+from ebbtide.api.wire import Addresses, Document, iso_date, self_links, snapshot_document
+from ebbtide.api.wire_own import own_snapshot_document
 from ebbtide.domain.host import Host
 from ebbtide.domain.ids import GroupId
 from ebbtide.domain.job import Job

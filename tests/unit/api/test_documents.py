@@ -10,7 +10,8 @@ from ebbtide.api.queries import Presentation
 from ebbtide.api.redaction import loggable_path
 from ebbtide.api.refusals import CODES, not_logged_in, refusal, refuse_fields, violation
 from ebbtide.api.responses import Answer, Shape, encode, render, wrap
-from ebbtide.api.wire import effective_state, iso_date, link_key, seconds_left
+from ebbtide.api.wire import effective_state, iso_date, link_key
+from ebbtide.api.wire_own import seconds_left
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import EXPIRED, READY, USED_UP, RestoreJob

@@ -15,6 +15,7 @@ import typer
 from ebbtide.cli import automated
 from ebbtide.cli import download as downloads
 from ebbtide.cli.client import Document
+from ebbtide.cli.download_fetch import DownloadLink, link_of
 from ebbtide.cli.moments import AtOption, OplogOption, parse_hours, parse_moment
 from ebbtide.cli.prepare import PREPARE_EXAMPLES, prepare
 from ebbtide.cli.render import documents
@@ -265,7 +266,7 @@ def download(
         found = _full_job(session, progress)
         if progress.get("statusName") != "FINISHED":
             require_ready(progress)
-        link = downloads.link_of(found, base_url=session.client.base_url)
+        link = link_of(found, base_url=session.client.base_url)
         path = None if to == STDOUT else downloads.target_path(to, link.file_name)
         # A link can die while all that is left to do is to compare a SHA-1; and what an expiry broke off may be
         # resumed for a while: the server decides that.
@@ -352,7 +353,7 @@ def _full_job(session: Session, progress: Mapping[str, Any]) -> Document:
 
 
 def _fetch(
-    session: Session, progress: Mapping[str, Any], link: downloads.DownloadLink, path: Path | None
+    session: Session, progress: Mapping[str, Any], link: DownloadLink, path: Path | None
 ) -> downloads.Downloaded:
     again = f"ebbtide restores download {progress.get('id')}" + (f" --to {path}" if path else "")
     stopped = f"what came so far is kept; to go on: {again}" if path else "the download was stopped"
@@ -380,7 +381,7 @@ def _fetch(
 
 
 def _say_downloaded(
-    session: Session, progress: Mapping[str, Any], link: downloads.DownloadLink, result: downloads.Downloaded
+    session: Session, progress: Mapping[str, Any], link: DownloadLink, result: downloads.Downloaded
 ) -> None:
     document = {
         "jobId": progress.get("id"),

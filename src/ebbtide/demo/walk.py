@@ -21,7 +21,8 @@ from typing import Any
 from pymongo import MongoClient
 
 from ebbtide.cli.client import EbbtideClient
-from ebbtide.cli.download import Downloaded, download_to_file, link_of
+from ebbtide.cli.download import Downloaded, download_to_file
+from ebbtide.cli.download_fetch import link_of
 from ebbtide.cli.profile import Connection
 from ebbtide.cli.render.documents import archive_sha1
 from ebbtide.cli.render.output import Output

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scripted_api import PRIVATE_KEY, PUBLIC_KEY, Archive
 
-from ebbtide.cli import download
+from ebbtide.cli import download, download_fetch
 from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.cli.client import EbbtideClient
 from ebbtide.cli.profile import Connection
@@ -48,7 +48,7 @@ def fetch(api: Any, archive: Archive, tmp_path: Path) -> Callable[..., download.
         with EbbtideClient(connection) as client:
             return download.download_to_file(
                 client,
-                download.link_of(job, base_url=api.base_url),
+                download_fetch.link_of(job, base_url=api.base_url),
                 tmp_path / NAME,
                 fetch_job=options.pop("fetch_job", lambda: job),
                 report=lambda *_: None,
@@ -176,7 +176,7 @@ def test_a_server_that_sends_nothing_ends_it_in_the_end(fetch: Any, archive: Arc
     archive.cuts = [0] * 20
     with pytest.raises(Unreachable):
         fetch()
-    assert len(archive.requests) == download.ATTEMPTS_MAX
+    assert len(archive.requests) == download_fetch.ATTEMPTS_MAX
 
 
 def test_two_downloads_never_write_one_part(fetch: Any, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_stream_is_resumed_too(api: Any, archive: Archive) -> None:
     with EbbtideClient(connection) as client:
         download.download_to_stream(
             client,
-            download.link_of(_job(api, archive), base_url=api.base_url),
+            download_fetch.link_of(_job(api, archive), base_url=api.base_url),
             stream,
             fetch_job=lambda: _job(api, archive),
             report=lambda *_: None,
@@ -207,18 +207,18 @@ def test_a_stream_is_resumed_too(api: Any, archive: Archive) -> None:
 def test_a_name_that_is_no_archives_is_refused(name: str) -> None:
     job = {"delivery": {"urlV2": f"http://a/{name}", "authValue": "k"}}
     with pytest.raises(Refused):
-        download.link_of(job, base_url="http://a")
+        download_fetch.link_of(job, base_url="http://a")
 
 
 def test_the_key_is_not_sent_in_the_clear_where_the_api_is_not() -> None:
     job = {"delivery": {"urlV2": "http://a/a.tar.gz", "authValue": "k"}}
     with pytest.raises(Refused, match="HTTPS"):
-        download.link_of(job, base_url="https://a")
+        download_fetch.link_of(job, base_url="https://a")
 
 
 def test_a_reader_without_a_link_is_told(api: Any) -> None:
     with pytest.raises(Refused, match="no download link"):
-        download.link_of({"id": "e", "delivery": {}}, base_url=api.base_url)
+        download_fetch.link_of({"id": "e", "delivery": {}}, base_url=api.base_url)
 
 
 def test_where_it_goes(tmp_path: Path) -> None:

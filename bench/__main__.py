@@ -34,7 +34,8 @@ from bench.plain import processors
 from bench.rows import Row, as_json, render_table
 from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 from ebbtide.testing.workload import load
 
 LOAD_SCALE = 40.0

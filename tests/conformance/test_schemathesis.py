@@ -144,22 +144,37 @@ def test_what_is_not_described_is_answered_as_described(
     try_operation(described, name, GenerationMode.NEGATIVE, examples=2)
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
-def test_the_official_description_fits_too(
-    official: Any, official_cluster: str, try_operation: Callable[..., None], name: str
-) -> None:
+@pytest.fixture(scope="module")
+def try_official(
+    official: Any, official_cluster: str, try_operation: Callable[..., None]
+) -> Callable[[str, int], None]:
     """Its shapes hold for what it describes; of statuses and media types it knows fewer than there are."""
-    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-        try_operation(
-            official,
-            name,
-            mode,
-            examples=3,
-            checks=(not_a_server_error, response_schema_conformance),
-            also={"clusterName": official_cluster},
-            # It takes the parameter and does not describe what comes back then.
-            leave_out=("envelope",),
-        )
+
+    def call(name: str, examples: int) -> None:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            try_operation(
+                official,
+                name,
+                mode,
+                examples=examples,
+                checks=(not_a_server_error, response_schema_conformance),
+                also={"clusterName": official_cluster},
+                # It takes the parameter and does not describe what comes back then.
+                leave_out=("envelope",),
+            )
+
+    return call
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_official_description_fits_too(try_official: Callable[[str, int], None], name: str) -> None:
+    try_official(name, 3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_many_more_of_the_official_one(try_official: Callable[[str, int], None], name: str) -> None:
+    try_official(name, 100)
 
 
 @pytest.mark.long

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 
 
 @pytest.fixture(scope="module")

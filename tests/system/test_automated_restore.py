@@ -19,7 +19,8 @@ from ebbtide.domain.automated_restore import RESTORE_ROLES
 from ebbtide.domain.ids import RestoreJobId
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Document, Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Document, Owner
 
 USER, PASSWORD = "restorer", "only-for-restores"
 CLAIMED = "automated.claimed"

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,8 @@ from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing.churn import Ended, Pace, SlowDownload, find_wrong_bytes
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 from ebbtide.testing.workload import BackgroundWorkload, load
 
 Document = dict[str, Any]

@@ -18,7 +18,8 @@ from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.replica_set import plan_remove_head
 from ebbtide.errors import EbbtideError
 from ebbtide.testing.oplog import archived_between
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 
 CLUSTER_POINTS = ["cluster.recorded", "head.left", "head.files_removed", "head.started", "head.joined"]
 CLUSTER_POINTS += ["head.rejoining"]

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from ebbtide.cli.api_errors import ApiRefusal
-from ebbtide.testing.service import Document, Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Document, Owner
 
 KINDS = ["packs", "recipes", "snapshots"]
 

@@ -32,7 +32,8 @@ from ebbtide.sealing import ServiceKey
 from ebbtide.serve.catalog_mongod import start_catalog
 from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 from ebbtide.testing.storage import Faults, FaultyStorage
 from ebbtide.worker.worker import Worker
 

@@ -9,7 +9,7 @@ import requests
 from requests.auth import HTTPDigestAuth
 
 from ebbtide.crash_points import CRASH_POINTS
-from ebbtide.testing.service import RunningService
+from ebbtide.testing.running_service import RunningService
 from ebbtide.testing.standalone import StandaloneLab
 
 HOST_POINTS = [name for name in CRASH_POINTS if name.startswith("host.")]

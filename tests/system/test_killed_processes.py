@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ebbtide.testing.service import Owner, RunningService, ServiceNotReady
+from ebbtide.testing.running_service import RunningService, ServiceNotReady
+from ebbtide.testing.service import Owner
 
 TRIES_MAX = 20
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from ebbtide.api import health
-from ebbtide.testing.service import RunningService
+from ebbtide.testing.running_service import RunningService
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,8 @@ from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.automated_restore import RESTORE_ROLES
 from ebbtide.settings import resolve_settings
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import Document, Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Document, Owner
 
 RESTORE_USER = "restorer"
 ALLOWED = {"owner-key.json", "secret.key", "keyfile"}

@@ -13,7 +13,8 @@ import pytest
 from ebbtide.errors import AccessDenied, EbbtideError
 from ebbtide.mongod.ports import free_port
 from ebbtide.testing.lab import ReplicaSetLab
-from ebbtide.testing.service import WAIT_SECONDS, Owner, RunningService
+from ebbtide.testing.running_service import WAIT_SECONDS, RunningService
+from ebbtide.testing.service import Owner
 
 
 @pytest.fixture(scope="module")

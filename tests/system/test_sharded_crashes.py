@@ -18,7 +18,7 @@ from ebbtide.repository.repository import Repository
 from ebbtide.sealing import ServiceKey
 from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
-from ebbtide.testing.service import RunningService
+from ebbtide.testing.running_service import RunningService
 from ebbtide.testing.sharded_lab import ShardedLab
 from ebbtide.testing.sharded_registration import lab_request, register_lab
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ebbtide.testing.service import Owner, RunningService
+from ebbtide.testing.running_service import RunningService
+from ebbtide.testing.service import Owner
 
 
 def run_doctor(service: RunningService, tmp_path: Path, *arguments: str) -> tuple[int, list[Any], str]:

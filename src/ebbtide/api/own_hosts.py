@@ -134,10 +134,10 @@ def get_snapshot(call: Call) -> Answer:
 def delete(call: Call) -> Answer:
     """Its links are dead at once; prune removes its data after a while."""
     host = find_host(call)
-    snapshot = find_snapshot(call, host, call.path_values["snapshotId"])
+    snapshot_id = call.path_values["snapshotId"]
     try:
-        deleted = delete_snapshot(
-            snapshot,
+        delete_snapshot(
+            find_snapshot(call, host, snapshot_id),
             delay=timedelta(hours=call.context.settings.number("repository.delete_delay_hours")),
             catalog=call.context.catalog,
             clock=call.context.clock,
@@ -145,7 +145,7 @@ def delete(call: Call) -> Answer:
         )
     except SnapshotChanged as refused:
         raise refusal("REFUSED", str(refused)) from refused
-    return Answer(document=_snapshot_document(call, host, deleted))
+    return Answer(document=_snapshot_document(call, host, find_snapshot(call, host, snapshot_id)))
 
 
 def _document(call: Call, host: Host) -> Document:

@@ -105,6 +105,12 @@ CODES: dict[str, Code] = {
     "CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT": Code(
         409, "Snapshot {0} was deleted, so it cannot be restored."
     ),
+    "CANNOT_DELETE_FROM_CLUSTER_SNAPSHOT": Code(
+        403, "Snapshot {0} is a part of a snapshot of a sharded cluster; delete that one."
+    ),
+    "CANNOT_MODIFY_SHARD_BACKUP_CONFIG": Code(
+        409, "Cluster {0} is a part of a sharded cluster; change the backup of that one."
+    ),
     "ALREADY_EXPIRED": Code(400, "Snapshot {0} has expired already, so it cannot be changed."),
     "SNAPSHOT_NOT_UNDELETABLE": Code(409, "{0}"),
     "LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION": Code(

@@ -14,6 +14,7 @@ from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.entities import CLUSTER, GROUP, entity_answer
 from ebbtide.api.families import Family
 from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire_upkeep import schedule_document
 from ebbtide.domain.event import EventLevel
@@ -91,7 +92,9 @@ def get_schedule(call: Call) -> Answer:
 
 
 def patch_schedule(call: Call) -> Answer:
-    """Change what the body names; everything else stays."""
+    """Change what the body names; everything else stays. A part of a sharded cluster has that cluster's schedule."""
+    if call.cluster.parent_id is not None:
+        raise refusal("CANNOT_MODIFY_SHARD_BACKUP_CONFIG", call.cluster.name)
     changes = parse_changes(
         parse_object(call.body), cluster_id=call.cluster.id, group_id=call.group.id, family=call.family
     )

@@ -11,13 +11,13 @@ from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.entities import entity_answer
 from ebbtide.api.families import Family
 from ebbtide.api.operations import Call, Need, Operation, Scope
+from ebbtide.api.own_snapshots import show_own_snapshot
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
-from ebbtide.api.snapshots import SNAPSHOT_RELATIONS, find_snapshot
-from ebbtide.api.wire import snapshot_document
-from ebbtide.api.wire_own import own_snapshot_document
+from ebbtide.api.snapshots import SNAPSHOT_RELATIONS, find_any, find_present, show_snapshot
 from ebbtide.backup.snapshot_changes import (
     CannotUndelete,
+    PartOfWhole,
     SnapshotChanged,
     delete_snapshot,
     is_held,
@@ -26,8 +26,9 @@ from ebbtide.backup.snapshot_changes import (
     set_expiry,
     undelete_snapshot,
 )
+from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.retention import has_expired
-from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.domain.snapshot import SnapshotState
 
 _READ_ONLY = (
     *("id", "groupId", "clusterId", "clusterName", "complete", "created", "incremental"),
@@ -42,31 +43,28 @@ def patch_snapshot(call: Call) -> Answer:
     Atlas refuses both together; in Cloud and Ops Manager `doNotDelete` wins.
     """
     changed = _patch(call, held_may_change=False)
-    return entity_answer(
-        call, snapshot_document(changed, addresses=call.addresses), relations=SNAPSHOT_RELATIONS
-    )
+    return entity_answer(call, show_snapshot(call, changed), relations=SNAPSHOT_RELATIONS)
 
 
 def patch_own_snapshot(call: Call) -> Answer:
     """As `patch_snapshot`, but a last good snapshot that retention holds back beyond its time can still be kept."""
-    changed = _patch(call, held_may_change=True)
-    return Answer(document=own_snapshot_document(changed, job=None, addresses=call.addresses))
+    return Answer(document=show_own_snapshot(call, _patch(call, held_may_change=True)))
 
 
-def _patch(call: Call, *, held_may_change: bool) -> Snapshot:
+def _patch(call: Call, *, held_may_change: bool) -> AnySnapshot:
     change = parse_change(parse_object(call.body), family=call.family)
-    snapshot = _find_present(call)
+    snapshot = find_present(call)
     if has_expired(snapshot, now=call.now) and not (
         held_may_change and is_held(snapshot, catalog=call.context.catalog)
     ):
         raise refusal("ALREADY_EXPIRED", snapshot.id)
     try:
         return change(call, snapshot)
-    except SnapshotChanged as refused:
+    except (SnapshotChanged, PartOfWhole) as refused:
         raise refusal("REFUSED", str(refused)) from refused
 
 
-Change = Callable[[Call, Snapshot], Snapshot]
+Change = Callable[[Call, AnySnapshot], AnySnapshot]
 
 
 def parse_change(values: dict[str, object], *, family: Family = Family.ATLAS) -> Change:
@@ -95,7 +93,7 @@ def parse_change(values: dict[str, object], *, family: Family = Family.ATLAS) ->
 
 def delete(call: Call) -> Answer:
     """Delete a complete snapshot: 204. It is hidden at once and its links are dead."""
-    snapshot = _find_present(call)
+    snapshot = find_present(call)
     if snapshot.state is SnapshotState.IN_PROGRESS:
         raise refusal(
             "SNAPSHOT_IN_PROGRESS", f"Snapshot {snapshot.id} is being taken; delete it once it is complete."
@@ -109,6 +107,8 @@ def delete(call: Call) -> Answer:
             clock=call.context.clock,
             actor=call.actor,
         )
+    except PartOfWhole:
+        raise refusal("CANNOT_DELETE_FROM_CLUSTER_SNAPSHOT", snapshot.id) from None
     except SnapshotChanged:
         raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name) from None
     return Answer(document={}, status=204)
@@ -121,18 +121,11 @@ def undelete(call: Call) -> Answer:
     raise_violations(fields.violations)
     try:
         snapshot = undelete_snapshot(
-            find_snapshot(call), catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
+            find_any(call), catalog=call.context.catalog, clock=call.context.clock, actor=call.actor
         )
-    except CannotUndelete as refused:
+    except (CannotUndelete, PartOfWhole) as refused:
         raise refusal("SNAPSHOT_NOT_UNDELETABLE", str(refused)) from refused
-    return Answer(document=own_snapshot_document(snapshot, job=None, addresses=call.addresses))
-
-
-def _find_present(call: Call) -> Snapshot:
-    snapshot = find_snapshot(call)
-    if snapshot.state in (SnapshotState.FAILED, SnapshotState.DELETED):
-        raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
-    return snapshot
+    return Answer(document=show_own_snapshot(call, snapshot))
 
 
 _PATH = "/api/atlas/v1.0/groups/{groupId}/clusters/{clusterName}/snapshots/{snapshotId}"

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from ebbtide.api.families import Family
 from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
@@ -35,7 +36,7 @@ Document = dict[str, Any]
 AUTH_HEADER = "Authorization"
 AUTH_BEARER = "Bearer"
 COMPRESSION = "GZIP"
-_NO_FILTER: Document = {"filterType": "blacklist", "filterList": []}
+NO_FILTER: Document = {"filterType": "blacklist", "filterList": []}
 """Physical snapshots hold every namespace."""
 
 
@@ -67,14 +68,14 @@ class Addresses:
         segment = cluster_id if self.family.names_clusters_by_id else _segment(name)
         return f"{self.group(group_id)}/clusters/{segment}"
 
-    def of_cluster(self, record: Snapshot | RestoreJob) -> str:
+    def of_cluster(self, record: AnySnapshot | RestoreJob) -> str:
         """The address of the cluster that a record is of."""
         return self.cluster(record.group_id, record.cluster_id, record.cluster_name)
 
     def restore_job(self, job: RestoreJob) -> str:
         return f"{self.of_cluster(job)}/restoreJobs/{job.id}"
 
-    def snapshot(self, snapshot: Snapshot) -> str:
+    def snapshot(self, snapshot: AnySnapshot) -> str:
         return f"{self.of_cluster(snapshot)}/snapshots/{snapshot.id}"
 
     def backup_config(self, group_id: GroupId, cluster_id: ClusterId) -> str:
@@ -151,7 +152,9 @@ def cluster_document(cluster: Cluster, *, addresses: Addresses) -> Document:
     }
 
 
-def snapshot_document(snapshot: Snapshot, *, addresses: Addresses) -> Document:
+def snapshot_document(
+    snapshot: Snapshot, *, addresses: Addresses, is_config_server: bool = False
+) -> Document:
     """Contract section 7. A snapshot being taken shows what is known of its part."""
     return present(
         id=snapshot.id,
@@ -166,13 +169,14 @@ def snapshot_document(snapshot: Snapshot, *, addresses: Addresses) -> Document:
         doNotDelete=snapshot.do_not_delete,
         expires=None if snapshot.do_not_delete else date_or_none(snapshot.expires),
         incremental=snapshot.parent_id is not None,
-        parts=[_snapshot_part(snapshot)],
-        namespaceFilterList=_NO_FILTER if addresses.family is Family.CLOUD else None,
+        parts=[snapshot_part(snapshot, is_config_server=is_config_server)],
+        namespaceFilterList=NO_FILTER if addresses.family is Family.CLOUD else None,
         links=self_links(addresses.snapshot(snapshot)),
     )
 
 
-def _snapshot_part(snapshot: Snapshot) -> Document:
+def snapshot_part(snapshot: Snapshot, *, is_config_server: bool = False) -> Document:
+    """What a snapshot holds of one replica set."""
     sizes: Document = {}
     if snapshot.state is SnapshotState.COMPLETE:
         sizes = {
@@ -181,7 +185,7 @@ def _snapshot_part(snapshot: Snapshot) -> Document:
             "fileSizeBytes": snapshot.file_size_bytes,
         }
     return present(
-        typeName="REPLICA_SET",
+        typeName="CONFIG_SERVER_REPLICA_SET" if is_config_server else "REPLICA_SET",
         clusterId=snapshot.cluster_id,
         replicaSetName=snapshot.replica_set_name,
         mongodVersion=snapshot.mongod_version or None,

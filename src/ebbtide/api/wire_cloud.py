@@ -3,8 +3,8 @@
 from ebbtide.api.wire import Addresses, Document, iso_date, self_links
 from ebbtide.domain.backup_config import backup_status
 from ebbtide.domain.cluster import Cluster, Head
+from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.replica_set import TlsMode
-from ebbtide.domain.snapshot import Snapshot
 
 STORAGE_ENGINE = "WIRED_TIGER"
 AUTH_NONE = "NONE"
@@ -47,7 +47,7 @@ def backup_config_document(cluster: Cluster, *, head: Head | None, addresses: Ad
     }
 
 
-def on_demand_document(snapshot: Snapshot) -> Document:
+def on_demand_document(snapshot: AnySnapshot) -> Document:
     """A snapshot that was asked for; `timestamp` is when, and its `time` the same in seconds since 1970."""
     asked = snapshot.created
     return {

@@ -166,6 +166,7 @@ def own_snapshot_document(snapshot: Snapshot, *, job: Job | None, addresses: Add
         pruneAfter=date_or_none(snapshot.prune_after),
         removed=date_or_none(snapshot.removed),
         error=snapshot.error or None,
+        clusterSnapshotId=snapshot.cluster_snapshot_id,
         job=None if job is None else job_document(job),
         links=self_links(addresses.own_snapshot(snapshot.group_id, snapshot.cluster_name, snapshot.id)),
     )

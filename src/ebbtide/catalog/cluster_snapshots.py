@@ -1,5 +1,6 @@
 """Snapshots of sharded clusters as the catalog lists them. Of one cluster at most one is in progress."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +35,20 @@ class ClusterSnapshotCollection:
     @translated
     def find(self, snapshot_id: SnapshotId) -> ClusterSnapshot | None:
         return _snapshot(self._snapshots.find_one({"_id": snapshot_id}))
+
+    @translated
+    def find_many(self, snapshot_ids: Iterable[SnapshotId]) -> dict[SnapshotId, ClusterSnapshot]:
+        """Those of `snapshot_ids` that exist, by id."""
+        cursor = self._snapshots.find({"_id": {"$in": list(set(snapshot_ids))}})
+        return {s.id: s for s in (from_document(ClusterSnapshot, document) for document in cursor)}
+
+    @translated
+    def newest_complete(self, cluster_id: ClusterId) -> ClusterSnapshot | None:
+        return _snapshot(
+            self._snapshots.find_one(
+                {"cluster_id": cluster_id, "state": SnapshotState.COMPLETE.value}, sort=_NEWEST_FIRST
+            )
+        )
 
     @translated
     def page(

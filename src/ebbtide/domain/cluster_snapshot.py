@@ -10,6 +10,7 @@ Invariants
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import final
 
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
@@ -29,6 +30,7 @@ class PartSnapshot:
     replica_set_name: str
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class ClusterSnapshot:
     """The data of all parts of a sharded cluster. `cluster_id` is the sharded cluster's own.
@@ -59,6 +61,10 @@ class ClusterSnapshot:
     def is_listed(self) -> bool:
         """Whether people see it, so that its parts must stay."""
         return self.state in (SnapshotState.IN_PROGRESS, SnapshotState.COMPLETE)
+
+
+AnySnapshot = Snapshot | ClusterSnapshot
+"""A snapshot of a replica set, or of a sharded cluster: what people ask for, keep and delete as one."""
 
 
 @dataclass(frozen=True, kw_only=True)

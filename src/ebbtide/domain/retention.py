@@ -8,16 +8,21 @@ with three exceptions:
     good snapshot must outlive its time, or nothing would be left exactly when something is needed
   * one that a restore job or a download still needs
 
-A person may delete any of them; that is not retention's business.
+A person may delete any of them; that is not retention's business. A snapshot of a sharded cluster is judged as a whole,
+and its parts follow it (`follows_whole`).
 """
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
+from ebbtide.domain.cluster_snapshot import AnySnapshot, ClusterSnapshot
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
+
+T = TypeVar("T", Snapshot, ClusterSnapshot)
 
 
 class Reason(StrEnum):
@@ -32,10 +37,10 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(Generic[T]):
     """What becomes of one snapshot."""
 
-    snapshot: Snapshot
+    snapshot: T
     keep: bool
     reason: Reason
 
@@ -46,12 +51,12 @@ def expires_after(completed: datetime, *, retention_days: int) -> datetime:
 
 
 def plan_retention(
-    snapshots: Iterable[Snapshot],
+    snapshots: Iterable[T],
     *,
     retention_days: int,
     in_use: Collection[SnapshotId],
     now: datetime,
-) -> list[Verdict]:
+) -> list[Verdict[T]]:
     """The verdict on each snapshot of one cluster, in their order.
 
     The newest complete one is always kept, also when the cluster is not backed up any more: only a person deletes the
@@ -66,21 +71,30 @@ def plan_retention(
     ]
 
 
-def newest_complete(snapshots: Iterable[Snapshot]) -> Snapshot | None:
+def newest_complete(snapshots: Iterable[T]) -> T | None:
     """The complete snapshot that was asked for last."""
     complete = [s for s in snapshots if s.state is SnapshotState.COMPLETE]
     return max(complete, key=lambda s: (s.created, s.id), default=None)
 
 
-def has_expired(snapshot: Snapshot, *, now: datetime) -> bool:
+def has_expired(snapshot: AnySnapshot, *, now: datetime) -> bool:
     """Whether a snapshot is past its time; it may be gone at any moment, unless retention holds it back."""
     return not snapshot.do_not_delete and snapshot.expires is not None and now >= snapshot.expires
 
 
+def follows_whole(snapshot: Snapshot, whole: ClusterSnapshot | None) -> bool:
+    """Whether it stays or goes with the snapshot of its sharded cluster; one of a failed one is as any other."""
+    return (
+        whole is not None
+        and whole.id == snapshot.cluster_snapshot_id
+        and whole.state is not SnapshotState.FAILED
+    )
+
+
 def _judge(
-    snapshot: Snapshot, *, retention_days: int, is_newest: bool, is_in_use: bool, now: datetime
-) -> Verdict:
-    def keep(reason: Reason) -> Verdict:
+    snapshot: T, *, retention_days: int, is_newest: bool, is_in_use: bool, now: datetime
+) -> Verdict[T]:
+    def keep(reason: Reason) -> Verdict[T]:
         return Verdict(snapshot=snapshot, keep=True, reason=reason)
 
     if snapshot.state is not SnapshotState.COMPLETE:

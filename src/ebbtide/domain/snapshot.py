@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import final
 
 from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
@@ -19,6 +20,7 @@ class SnapshotState(StrEnum):
     )
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """The data of one replica set at one moment.

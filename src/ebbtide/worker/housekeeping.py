@@ -15,7 +15,12 @@ import structlog
 
 from ebbtide.backup.cluster_snapshot_tidying import settle_cluster_snapshots
 from ebbtide.backup.context import BackupContext
-from ebbtide.backup.snapshot_changes import expire_links_of_deleted, expire_snapshot
+from ebbtide.backup.snapshot_changes import (
+    delete_parts_of_deleted,
+    expire_links_of_deleted,
+    expire_snapshot,
+)
+from ebbtide.domain.cluster_snapshot import PartSnapshot
 from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import RestoreStatus
@@ -84,6 +89,9 @@ class Housekeeping:
         self._scheduler.look()
         if self._clock.monotonic() - self._retained_at >= RETENTION_SECONDS:
             self._retained_at = self._clock.monotonic()
+            # Wholes first: their parts follow at the same look.
+            for cluster_id in self._catalog.cluster_snapshots.list_cluster_ids():
+                self._retain_wholes(cluster_id, now)
             for cluster_id in self._catalog.snapshots.list_cluster_ids():
                 self._retain(cluster_id, now)
         expire_links_of_deleted(catalog=self._catalog, now=now)
@@ -141,6 +149,7 @@ class Housekeeping:
         if cluster is None:
             return
         snapshots = self._catalog.snapshots.list_in_state(cluster_id, SnapshotState.COMPLETE)
+        parts = delete_parts_of_deleted(snapshots, catalog=self._catalog, now=now)
         past = [s for s in snapshots if s.expires is None or s.expires <= now]
         if not past:
             return
@@ -152,8 +161,37 @@ class Housekeeping:
             now=now,
         )
         for verdict in verdicts:
+            if not verdict.keep and verdict.snapshot.id not in parts:
+                expire_snapshot(verdict.snapshot, catalog=self._catalog, clock=self._clock)
+
+    def _retain_wholes(self, cluster_id: ClusterId, now: datetime) -> None:
+        """As `_retain`, for a sharded cluster: a snapshot is in use where one of its parts is."""
+        cluster = self._catalog.clusters.find(cluster_id)
+        if cluster is None:
+            return
+        snapshots = self._catalog.cluster_snapshots.list_in_state(cluster_id, SnapshotState.COMPLETE)
+        in_use = {
+            whole.id
+            for whole in snapshots
+            if whole.expires is not None
+            and whole.expires <= now
+            and any(self._is_part_in_use(part, now) for part in whole.parts)
+        }
+        verdicts = plan_retention(
+            snapshots,
+            retention_days=self._catalog.schedules.get(cluster).retention_days,
+            in_use=in_use,
+            now=now,
+        )
+        for verdict in verdicts:
             if not verdict.keep:
                 expire_snapshot(verdict.snapshot, catalog=self._catalog, clock=self._clock)
+
+    def _is_part_in_use(self, part: PartSnapshot, now: datetime) -> bool:
+        undos = kept_undos(self._catalog, part.cluster_id, now=now)
+        return self._is_in_use(part.snapshot_id, now) or part.snapshot_id in {
+            undo.undo_base_id for undo in undos
+        }
 
     def _is_in_use(self, snapshot_id: SnapshotId, now: datetime) -> bool:
         """Whether a restore job is under way, or its link is still good for something."""

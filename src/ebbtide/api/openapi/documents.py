@@ -176,7 +176,7 @@ class RestoreJob(TypedDict):
 class SnapshotPart(TypedDict):
     """What a snapshot holds of one replica set; sizes once it is complete."""
 
-    typeName: Literal["REPLICA_SET"]
+    typeName: Literal["REPLICA_SET", "CONFIG_SERVER_REPLICA_SET"]
     clusterId: Id
     replicaSetName: str
     mongodVersion: NotRequired[str]
@@ -231,7 +231,10 @@ class HostSnapshot(TypedDict):
 
 
 class Snapshot(TypedDict):
-    """A snapshot; `namespaceFilterList` in the family of Cloud and Ops Manager."""
+    """A snapshot: of a sharded cluster with one part for each shard and one for the config server, else with one part.
+
+    `namespaceFilterList` in the family of Cloud and Ops Manager, and, of a sharded cluster, the two before it.
+    """
 
     id: Id
     groupId: Id
@@ -244,6 +247,8 @@ class Snapshot(TypedDict):
     expires: NotRequired[Date]
     incremental: bool
     parts: list[SnapshotPart]
+    isPossiblyInconsistent: NotRequired[bool]
+    missingShards: NotRequired[list[object]]
     namespaceFilterList: NotRequired[NamespaceFilterList]
     links: list[Link]
 

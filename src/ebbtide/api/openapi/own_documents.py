@@ -151,14 +151,34 @@ class Job(TypedDict):
     progress: NotRequired[Progress]
 
 
+class OwnSnapshotPart(TypedDict):
+    """What a snapshot of a sharded cluster has of one part; `state` once its own snapshot was asked for."""
+
+    typeName: Literal["REPLICA_SET", "CONFIG_SERVER_REPLICA_SET"]
+    clusterId: Id
+    snapshotId: Id
+    shardName: NotRequired[str]
+    replicaSetName: str
+    state: NotRequired[SnapshotState]
+    completed: NotRequired[Date]
+    fileSizeBytes: NotRequired[Bytes]
+    newStoredBytes: NotRequired[Bytes]
+    error: NotRequired[str]
+    job: NotRequired[Job]
+
+
 class OwnSnapshot(TypedDict):
-    """A snapshot of any state, with the work on it."""
+    """A snapshot of any state, with the work on it.
+
+    Of a sharded cluster it has `parts` and no `replicaSetName`; `stableTimestamp` is the time that all parts have in
+    common, sizes are those of all parts together. A part's own snapshot has `clusterSnapshotId`.
+    """
 
     id: Id
     groupId: Id
     clusterId: Id
     clusterName: str
-    replicaSetName: str
+    replicaSetName: NotRequired[str]
     state: SnapshotState
     created: Date
     completed: NotRequired[Date]
@@ -178,6 +198,9 @@ class OwnSnapshot(TypedDict):
     pruneAfter: NotRequired[Date]
     removed: NotRequired[Date]
     error: NotRequired[str]
+    isPossiblyInconsistent: NotRequired[bool]
+    parts: NotRequired[list[OwnSnapshotPart]]
+    clusterSnapshotId: NotRequired[Id]
     job: NotRequired[Job]
     links: list[Link]
 

@@ -142,6 +142,10 @@ def snapshot_fields(snapshot: Document) -> Fields:
         ("restores to", bson_time(snapshot.get("stableTimestamp"))),
         ("parent", cell(snapshot.get("parentId"))),
     ]
+    if "parts" in snapshot:
+        fields = _of_sharded(fields, snapshot)
+    if snapshot.get("clusterSnapshotId"):
+        fields.append(("part of", f"snapshot {cell(snapshot['clusterSnapshotId'])} of its sharded cluster"))
     if snapshot.get("state") == "DELETED":
         fields.append(("deleted", cell(snapshot.get("deleted"))))
         is_gone = snapshot.get("removed") is not None
@@ -155,6 +159,35 @@ def snapshot_fields(snapshot: Document) -> Fields:
             ("head locked", seconds(snapshot.get("lockSeconds"))),
         ]
     return fields
+
+
+def _of_sharded(fields: Fields, snapshot: Document) -> Fields:
+    """Of all parts together: no set's name and no parent, and a line for each part."""
+    point = bson_time(snapshot.get("stableTimestamp"))
+    kept = [field for field in fields if field[0] not in ("replica set", "parent", "restores to")]
+    chunks = "may have moved while parts were taken" if snapshot.get("isPossiblyInconsistent") else "rested"
+    return [
+        *kept,
+        ("restores to", f"the latest consistent point at or before {point}" if point else ""),
+        ("chunks", chunks),
+        *((f"part {part_name(part)}", _part(part)) for part in snapshot["parts"]),
+    ]
+
+
+def part_name(part: Document) -> str:
+    return cell(part.get("shardName") or "config server")
+
+
+def _part(part: Document) -> str:
+    job = part.get("job") or {}
+    said = [cell(part.get("state") or "not begun"), f"snapshot {cell(part.get('snapshotId'))}"]
+    if part.get("state") == "COMPLETE":
+        said.append(size(part.get("fileSizeBytes")))
+    elif part.get("error") or job.get("error"):
+        said.append(cell(part.get("error") or job.get("error")))
+    elif job.get("step"):
+        said.append(cell(job["step"]))
+    return ", ".join(said)
 
 
 def newly_stored(snapshot: Document) -> str:

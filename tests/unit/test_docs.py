@@ -104,8 +104,8 @@ def _levels(node: ast.AST) -> set[str]:
     }
 
 
-RECORD_ELSEWHERE: dict[str, set[str]] = {"event": set()}
-"""What other modules call to record an event: `HeadHandle.event`, `RestoreJobRecord.event`."""
+RECORD_ELSEWHERE: dict[str, set[str]] = {"event": set(), "record_about": {"INFO"}}
+"""What other modules call to record an event: `HeadHandle.event`, `RestoreJobRecord.event`, of keys and accounts."""
 
 
 def _recorded_in_source() -> dict[str, set[str]]:

@@ -16,10 +16,9 @@ from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document
 from ebbtide.api.wire_access import entry_document
 from ebbtide.catalog.callers import CallerCollection
-from ebbtide.domain.access import ApiKey, Caller, CallerKind, shared_group
+from ebbtide.domain.access import Caller, CallerKind, shared_group
 from ebbtide.domain.access_list import AccessEntry, locks_out, parse_network
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.service_account import ServiceAccount
 from ebbtide.errors import InvalidInput
 from ebbtide.events import record_event
 
@@ -37,7 +36,7 @@ class Holder:
     """Whose list it is. `show` is the document of the holder's record."""
 
     caller: Caller
-    collection: CallerCollection[ApiKey] | CallerCollection[ServiceAccount]
+    collection: CallerCollection[Any]
     href: str
     show: Callable[[Any], Document]
 

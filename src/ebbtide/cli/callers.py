@@ -1,14 +1,15 @@
-"""What the commands for API keys and for service accounts share: their options, and what they show."""
+"""What the commands for API keys and for service accounts share: their options, what they do, and what they show."""
 
 import ipaddress
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from ebbtide.cli.client import Document, EbbtideClient
+from ebbtide.cli.client import Callers, Document, EbbtideClient
 from ebbtide.cli.render import documents
-from ebbtide.cli.render.output import Output
-from ebbtide.cli.session import resolve_group
+from ebbtide.cli.render.output import Output, OutputFormat
+from ebbtide.cli.session import open_client, resolve_group
 from ebbtide.errors import InvalidInput
 
 RoleOption = Annotated[
@@ -22,6 +23,10 @@ RoleOption = Annotated[
 ]
 DescriptionOption = Annotated[
     str | None, typer.Option("--description", metavar="TEXT", help="What it is for, for people.")
+]
+AddressesArgument = Annotated[list[str], typer.Argument(metavar="CIDR", help="Addresses or CIDR blocks.")]
+AddressArgument = Annotated[
+    str, typer.Argument(metavar="CIDR", help="The address or CIDR block, as it is listed.")
 ]
 AllowOption = Annotated[
     list[str] | None,
@@ -58,7 +63,77 @@ def without_absent(**values: Any) -> Document:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def show_addresses(output: Output, caller: Document, *, name: str) -> None:
-    """The result of a change of an access list."""
+Rows = Callable[[Document], list[tuple[str, str]]]
+"""What people see of one, line by line."""
+
+
+def show_caller(kind: Callers, name: str, *, rows: Rows, output: OutputFormat, profile: str | None) -> None:
+    """Show one."""
+    with open_client(profile) as client:
+        show_whole(Output(output), client.get_caller(kind, name), rows)
+
+
+def change_caller(
+    kind: Callers,
+    name: str,
+    *,
+    roles: list[str] | None,
+    group: str | None,
+    texts: dict[str, str | None],
+    rows: Rows,
+    output: OutputFormat,
+    profile: str | None,
+) -> None:
+    """Give one other roles, in place of all that it has, or other texts."""
+    with open_client(profile) as client:
+        grants = read_grants(client, roles, group) if roles else None
+        changed = client.change_caller(kind, name, without_absent(**texts, grants=grants))
+        show_whole(Output(output), changed, rows)
+
+
+def allow_addresses(
+    kind: Callers, name: str, addresses: list[str], *, output: OutputFormat, profile: str | None
+) -> None:
+    """Let one be used from more addresses."""
+    entries = [access_entry(address) for address in addresses]
+    with open_client(profile) as client:
+        _show_addresses(Output(output), client.allow_addresses(kind, name, entries), name=name)
+
+
+def disallow_address(
+    kind: Callers, name: str, address: str, *, output: OutputFormat, profile: str | None
+) -> None:
+    """Take an address off the list of one."""
+    entry = next(iter(access_entry(address).values()))
+    with open_client(profile) as client:
+        _show_addresses(Output(output), client.disallow_address(kind, name, entry), name=name)
+
+
+def end_caller(
+    kind: Callers, name: str, *, done: Document, told: str, output: OutputFormat, profile: str | None
+) -> None:
+    """End one; `done` and `told` say so, to programs and to people."""
+    with open_client(profile) as client:
+        client.end_caller(kind, name)
+    out = Output(output)
+    out.document(done)
+    out.text(told)
+
+
+def show_whole(output: Output, caller: Document, rows: Rows) -> None:
+    """One, without anything secret."""
+    output.document(caller)
+    output.fields(rows(caller))
+
+
+def show_new(output: Output, caller: Document, rows: Rows, *, what: str, secrets: list[Any]) -> None:
+    """One with the secrets that were made just now; `what` they are called."""
+    output.document(caller)
+    output.fields([*rows(caller), *((what, documents.cell(secret)) for secret in secrets)])
+    if not output.as_json:
+        output.remark(f"the {what} is not shown again")
+
+
+def _show_addresses(output: Output, caller: Document, *, name: str) -> None:
     output.document(caller)
     output.text(f"{name} may be used from: {documents.addresses_of(caller)}")

@@ -10,13 +10,15 @@ from typing import Annotated
 
 import typer
 
+from ebbtide.cli import callers
 from ebbtide.cli.callers import (
+    AddressArgument,
+    AddressesArgument,
     AllowOption,
     DescriptionOption,
     RoleOption,
     access_entry,
     read_grants,
-    show_addresses,
     without_absent,
 )
 from ebbtide.cli.client import Callers, Document
@@ -79,8 +81,7 @@ Examples:
 
 def show(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
     """Show one API key."""
-    with open_client(profile) as client:
-        _show_whole(Output(output), client.get_caller(Callers.KEYS, key))
+    callers.show_caller(Callers.KEYS, key, rows=_rows, output=output, profile=profile)
 
 
 _CREATE_EXAMPLES = """\b
@@ -116,7 +117,7 @@ def create(
             expires=expires,
         )
         made = client.create_caller(Callers.KEYS, body)
-    _show_new(Output(output), made)
+    _show_new(output, made)
 
 
 _CHANGE_EXAMPLES = """\b
@@ -135,10 +136,16 @@ def change(
     group: GroupOption = None,
 ) -> None:
     """Give a key other roles, in place of all that it has, or another description."""
-    with open_client(profile) as client:
-        grants = read_grants(client, roles, group) if roles else None
-        changes = without_absent(description=description, grants=grants)
-        _show_whole(Output(output), client.change_caller(Callers.KEYS, key, changes))
+    callers.change_caller(
+        Callers.KEYS,
+        key,
+        roles=roles,
+        group=group,
+        texts={"description": description},
+        rows=_rows,
+        output=output,
+        profile=profile,
+    )
 
 
 _ROTATE_EXAMPLES = """\b
@@ -150,7 +157,7 @@ Examples:
 def rotate(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
     """Give a key another private key, printed once, here. The old one stops working at once."""
     with open_client(profile) as client:
-        _show_new(Output(output), client.rotate_key(key))
+        _show_new(output, client.rotate_key(key))
 
 
 _REVOKE_EXAMPLES = """\b
@@ -161,11 +168,8 @@ Examples:
 
 def revoke(key: KeyArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None) -> None:
     """End a key, at once and for good. Links that it asked for stay until they expire."""
-    with open_client(profile) as client:
-        client.end_caller(Callers.KEYS, key)
-    out = Output(output)
-    out.document({"publicKey": key, "revoked": True})
-    out.text(f"{key} is revoked")
+    done = {"publicKey": key, "revoked": True}
+    callers.end_caller(Callers.KEYS, key, done=done, told=f"{key} is revoked", output=output, profile=profile)
 
 
 _ALLOW_EXAMPLES = """\b
@@ -177,14 +181,12 @@ Examples:
 
 def allow(
     key: KeyArgument,
-    addresses: Annotated[list[str], typer.Argument(metavar="CIDR", help="Addresses or CIDR blocks.")],
+    addresses: AddressesArgument,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
 ) -> None:
     """Let a key be used from more addresses."""
-    entries = [access_entry(address) for address in addresses]
-    with open_client(profile) as client:
-        show_addresses(Output(output), client.allow_addresses(Callers.KEYS, key, entries), name=key)
+    callers.allow_addresses(Callers.KEYS, key, addresses, output=output, profile=profile)
 
 
 _DISALLOW_EXAMPLES = """\b
@@ -196,16 +198,12 @@ Examples:
 
 def disallow(
     key: KeyArgument,
-    address: Annotated[
-        str, typer.Argument(metavar="CIDR", help="The address or CIDR block, as it is listed.")
-    ],
+    address: AddressArgument,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
 ) -> None:
     """Take an address off a key's access list. The address that you call from cannot be taken off."""
-    entry = next(iter(access_entry(address).values()))
-    with open_client(profile) as client:
-        show_addresses(Output(output), client.disallow_address(Callers.KEYS, key, entry), name=key)
+    callers.disallow_address(Callers.KEYS, key, address, output=output, profile=profile)
 
 
 _RESET_EXAMPLES = """\b
@@ -240,19 +238,11 @@ def reset_owner(
         out.remark("the private key is not shown again; put both into your profile (`ebbtide config path`)")
 
 
-def _show_whole(output: Output, key: Document) -> None:
-    output.document(key)
-    output.fields(_fields(key))
+def _show_new(output: OutputFormat, key: Document) -> None:
+    callers.show_new(Output(output), key, _rows, what="private key", secrets=[key.get("privateKey")])
 
 
-def _show_new(output: Output, key: Document) -> None:
-    output.document(key)
-    output.fields([*_fields(key), ("private key", documents.cell(key.get("privateKey")))])
-    if not output.as_json:
-        output.remark("the private key is not shown again")
-
-
-def _fields(key: Document) -> list[tuple[str, str]]:
+def _rows(key: Document) -> list[tuple[str, str]]:
     return [
         ("public key", documents.cell(key.get("publicKey"))),
         ("description", documents.cell(key.get("description"))),

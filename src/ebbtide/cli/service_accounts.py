@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from ebbtide.cli import callers
 from ebbtide.cli.callers import (
+    AddressArgument,
+    AddressesArgument,
     AllowOption,
     DescriptionOption,
     RoleOption,
     access_entry,
     read_grants,
-    show_addresses,
     without_absent,
 )
 from ebbtide.cli.client import Callers, Document
@@ -73,8 +75,7 @@ def show(
     account: AccountArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None
 ) -> None:
     """Show one service account, its secrets masked."""
-    with open_client(profile) as client:
-        _show_whole(Output(output), client.get_caller(Callers.ACCOUNTS, account))
+    callers.show_caller(Callers.ACCOUNTS, account, rows=_rows, output=output, profile=profile)
 
 
 _CREATE_EXAMPLES = """\b
@@ -105,7 +106,7 @@ def create(
             secretExpiresAfterHours=hours,
         )
         made = client.create_caller(Callers.ACCOUNTS, body)
-    _show_new(Output(output), made)
+    _show_new(output, made)
 
 
 _CHANGE_EXAMPLES = """\b
@@ -124,10 +125,16 @@ def change(
     group: GroupOption = None,
 ) -> None:
     """Give an account other roles, in place of all that it has, or another name or description."""
-    with open_client(profile) as client:
-        grants = read_grants(client, roles, group) if roles else None
-        changes = without_absent(name=name, description=description, grants=grants)
-        _show_whole(Output(output), client.change_caller(Callers.ACCOUNTS, account, changes))
+    callers.change_caller(
+        Callers.ACCOUNTS,
+        account,
+        roles=roles,
+        group=group,
+        texts={"name": name, "description": description},
+        rows=_rows,
+        output=output,
+        profile=profile,
+    )
 
 
 _ADD_EXAMPLES = """\b
@@ -144,7 +151,7 @@ def add_secret(
 ) -> None:
     """Make a second secret, printed once, here. Put it everywhere, then remove the first."""
     with open_client(profile) as client:
-        _show_new(Output(output), client.add_secret(account, without_absent(secretExpiresAfterHours=hours)))
+        _show_new(output, client.add_secret(account, without_absent(secretExpiresAfterHours=hours)))
 
 
 _REMOVE_SECRET_EXAMPLES = """\b
@@ -161,7 +168,7 @@ def remove_secret(
 ) -> None:
     """Remove a secret. It stops working at once; tokens got with it live on for at most an hour."""
     with open_client(profile) as client:
-        _show_whole(Output(output), client.remove_secret(account, secret))
+        callers.show_whole(Output(output), client.remove_secret(account, secret), _rows)
 
 
 _REMOVE_EXAMPLES = """\b
@@ -174,11 +181,10 @@ def remove(
     account: AccountArgument, output: OutputOption = OutputFormat.TEXT, profile: ProfileOption = None
 ) -> None:
     """End a service account with its secrets and tokens, at once and for good."""
-    with open_client(profile) as client:
-        client.end_caller(Callers.ACCOUNTS, account)
-    out = Output(output)
-    out.document({"clientId": account, "removed": True})
-    out.text(f"{account} is removed")
+    done = {"clientId": account, "removed": True}
+    callers.end_caller(
+        Callers.ACCOUNTS, account, done=done, told=f"{account} is removed", output=output, profile=profile
+    )
 
 
 _ALLOW_EXAMPLES = """\b
@@ -189,15 +195,12 @@ Examples:
 
 def allow(
     account: AccountArgument,
-    addresses: Annotated[list[str], typer.Argument(metavar="CIDR", help="Addresses or CIDR blocks.")],
+    addresses: AddressesArgument,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
 ) -> None:
     """Let an account's tokens be used from more addresses."""
-    entries = [access_entry(address) for address in addresses]
-    with open_client(profile) as client:
-        changed = client.allow_addresses(Callers.ACCOUNTS, account, entries)
-    show_addresses(Output(output), changed, name=account)
+    callers.allow_addresses(Callers.ACCOUNTS, account, addresses, output=output, profile=profile)
 
 
 _DISALLOW_EXAMPLES = """\b
@@ -208,33 +211,20 @@ Examples:
 
 def disallow(
     account: AccountArgument,
-    address: Annotated[
-        str, typer.Argument(metavar="CIDR", help="The address or CIDR block, as it is listed.")
-    ],
+    address: AddressArgument,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
 ) -> None:
     """Take an address off an account's access list."""
-    entry = next(iter(access_entry(address).values()))
-    with open_client(profile) as client:
-        changed = client.disallow_address(Callers.ACCOUNTS, account, entry)
-    show_addresses(Output(output), changed, name=account)
+    callers.disallow_address(Callers.ACCOUNTS, account, address, output=output, profile=profile)
 
 
-def _show_whole(output: Output, account: Document) -> None:
-    output.document(account)
-    output.fields(_fields(account))
+def _show_new(output: OutputFormat, account: Document) -> None:
+    secrets = [secret["secret"] for secret in account.get("secrets") or [] if "secret" in secret]
+    callers.show_new(Output(output), account, _rows, what="secret", secrets=secrets)
 
 
-def _show_new(output: Output, account: Document) -> None:
-    output.document(account)
-    texts = [documents.cell(secret.get("secret")) for secret in account.get("secrets") or []]
-    output.fields([*_fields(account), *(("secret", text) for text in texts)])
-    if not output.as_json:
-        output.remark("the secret is not shown again")
-
-
-def _fields(account: Document) -> list[tuple[str, str]]:
+def _rows(account: Document) -> list[tuple[str, str]]:
     secrets = [
         f"{documents.cell(secret.get('id'))} until {documents.cell(secret.get('expiresAt'))}"
         for secret in account.get("secrets") or []

@@ -96,6 +96,7 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.restore_jobs.create_index([("status", ASCENDING)])
     database.restore_jobs.create_index([("delivery_status", ASCENDING), ("expires", ASCENDING)])
     database.restore_jobs.create_index([("snapshot_id", ASCENDING)])
+    database.restore_jobs.create_index([("batch_id", ASCENDING)])
     # Two restores never write into one cluster.
     database.automated_restores.create_index(
         [("target_cluster_id", ASCENDING)], unique=True, partialFilterExpression={"is_active": True}

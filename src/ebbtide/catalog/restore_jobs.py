@@ -17,7 +17,7 @@ from pymongo.errors import DuplicateKeyError
 from ebbtide.catalog.codec import from_document, to_document, to_value
 from ebbtide.catalog.connection import Document, translated
 from ebbtide.domain.download import Transfer
-from ebbtide.domain.ids import ClusterId, RestoreJobId, SnapshotId
+from ebbtide.domain.ids import BatchId, ClusterId, RestoreJobId, SnapshotId
 from ebbtide.domain.restore_job import (
     TRANSITIONS,
     DeliveryStatus,
@@ -83,6 +83,12 @@ class RestoreJobCollection:
     @translated
     def list_for_snapshot(self, snapshot_id: SnapshotId) -> list[RestoreJob]:
         cursor = self._jobs.find({"snapshot_id": snapshot_id}).sort(_NEWEST_FIRST)
+        return [from_document(RestoreJob, d) for d in cursor]
+
+    @translated
+    def list_batch(self, batch_id: BatchId) -> list[RestoreJob]:
+        """The jobs of all parts of one restore."""
+        cursor = self._jobs.find({"batch_id": batch_id}).sort(_NEWEST_FIRST)
         return [from_document(RestoreJob, d) for d in cursor]
 
     @translated

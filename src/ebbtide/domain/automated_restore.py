@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ebbtide.domain.cluster import Cluster, ClusterState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.replica_set import major_version
@@ -154,8 +154,11 @@ class AutomatedRestore:
 # --- consent ----------------------------------------------------------------------------------------------------------
 
 
-def consent_command(name: str) -> str:
+def consent_command(name: str, *, is_sharded: bool = False) -> str:
     """What the owner of a cluster runs to let restores write into it."""
+    if is_sharded:
+        # It is written by its keyfile, which is known.
+        return f"ebbtide clusters set {name} --restore-target on"
     return f"ebbtide clusters set {name} --restore-target on --restore-username USER --restore-password-file FILE"
 
 
@@ -163,8 +166,11 @@ def refuse_target(cluster: Cluster) -> str | None:
     """Why a cluster is no target of restores, with what changes that; None where it is one."""
     if cluster.state is not ClusterState.ACTIVE:
         return f"{cluster.name} is being removed from Ebbtide, or was"
+    if cluster.parent_id is not None:
+        return f"{cluster.name} is a part of a sharded cluster, which is restored as a whole: name that"
     if not cluster.restore_target:
-        return f"the owner of {cluster.name} has not made it a target of restores: {consent_command(cluster.name)}"
+        command = consent_command(cluster.name, is_sharded=cluster.kind is ClusterKind.SHARDED)
+        return f"the owner of {cluster.name} has not made it a target of restores: {command}"
     return None
 
 

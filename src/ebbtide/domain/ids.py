@@ -13,6 +13,7 @@ ClusterId = NewType("ClusterId", str)
 SnapshotId = NewType("SnapshotId", str)
 RestoreJobId = NewType("RestoreJobId", str)
 ResultId = NewType("ResultId", str)
+BatchId = NewType("BatchId", str)
 """Of a replayed result: never of a snapshot, so that nothing can take one for a base."""
 
 _SHAPE = re.compile(r"[0-9a-f]{24}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, ResultId, SnapshotId
+from ebbtide.domain.ids import BatchId, ClusterId, GroupId, RestoreJobId, ResultId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.sealed import Sealed
 
@@ -109,7 +109,8 @@ class RestoreJob:
     may be in it (None: the snapshot as it is), `snapshot_id` the snapshot it is built on, `result_id` the stored
     result of a replay. `download_key` is 32 hex digits, sealed with this record's id. `sha1`
     is of the whole archive, known once the worker has read it; it is shown only after the first complete download.
-    `target_*` is the running cluster that an automated restore goes into. `expires` counts from the moment the link became ready, unless a moment was asked for. `restore_info` is the archive's restoreInfo.txt, kept so
+    `target_*` is the running cluster that an automated restore goes into. `batch_id` ties together the jobs of all parts
+    of a sharded cluster. `expires` counts from the moment the link became ready, unless a moment was asked for. `restore_info` is the archive's restoreInfo.txt, kept so
     that the archive's bytes outlive a change of its wording. `reason` tells why a job is BROKEN or FAILED.
     """
 
@@ -143,6 +144,7 @@ class RestoreJob:
     target_group_id: GroupId | None = None
     target_cluster_id: ClusterId | None = None
     target_cluster_name: str | None = None
+    batch_id: BatchId | None = None
 
     @property
     def state(self) -> RestoreState:

@@ -11,6 +11,7 @@ import structlog
 
 from ebbtide.backup.context import BackupContext
 from ebbtide.domain.automated_restore import AutomatedRestore, WriteBlock
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.restore_job import RestoreStatus
@@ -66,7 +67,7 @@ def let_go(context: BackupContext, restore: AutomatedRestore) -> None:
 
 def _unblock(context: BackupContext, restore: AutomatedRestore) -> None:
     cluster = context.catalog.clusters.find(restore.target_cluster_id)
-    is_reachable = cluster is not None and (cluster.username is None or cluster.restore_password is not None)
+    is_reachable = cluster is not None and _has_writer(cluster)
     if cluster is None or not is_reachable:
         # Removed, or no target any more: there is nobody left to log in as.
         if restore.write_block is WriteBlock.SET:
@@ -76,7 +77,7 @@ def _unblock(context: BackupContext, restore: AutomatedRestore) -> None:
                 level=EventLevel.ERROR,
                 kind="restore.still_blocked",
                 message=f"{restore.target_name} may still refuse writes, and Ebbtide has no account any more to end "
-                "that; on its primary: db.adminCommand({setUserWriteBlockMode: 1, global: false})",
+                "that; on its primary, or a router: db.adminCommand({setUserWriteBlockMode: 1, global: false})",
                 group_id=restore.target_group_id,
                 cluster_id=restore.target_cluster_id,
                 subject_id=restore.id,
@@ -84,4 +85,12 @@ def _unblock(context: BackupContext, restore: AutomatedRestore) -> None:
         return
     access = TargetAccess(cluster=cluster, service_key=context.service_key)
     with access.writer() as client:
-        unblock_writes(client, restore, context.catalog)
+        is_sharded = cluster.kind is ClusterKind.SHARDED
+        unblock_writes(client, restore, context.catalog, is_sharded=is_sharded)
+
+
+def _has_writer(cluster: Cluster) -> bool:
+    """Whether there is somebody left to log in as."""
+    if cluster.kind is ClusterKind.SHARDED:
+        return cluster.keyfile is not None
+    return cluster.username is None or cluster.restore_password is not None

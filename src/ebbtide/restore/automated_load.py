@@ -5,6 +5,7 @@ again; what is left by a crash is told in `restore.automated_run`.
 """
 
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import MongodError
 from ebbtide.jobs.runner import JobRun
 from ebbtide.mongod.deployment import translated_errors
+from ebbtide.restore.automated_source import LoadSource
 from ebbtide.restore.collection_progress import CollectionReport
 from ebbtide.restore.load.accounts import restore_accounts
 from ebbtide.restore.load.comparison import compare
@@ -26,7 +28,6 @@ from ebbtide.restore.load.expiry import start_expiry
 from ebbtide.restore.load.indexes import build_indexes
 from ebbtide.restore.load.inventory import STORED_FUNCTIONS, Inventory, read_inventory
 from ebbtide.restore.load.plan import LoadPlan, PlannedCollection, plan_load, plan_removals
-from ebbtide.restore.load.reading import NaturalReader
 from ebbtide.restore.load.removal import execute_removal
 
 Client = MongoClient[dict[str, Any]]
@@ -41,7 +42,7 @@ class TargetLoad:
 
     def __init__(
         self,
-        source: Client,
+        source: LoadSource,
         writer: Client,
         *,
         target: Cluster,
@@ -55,21 +56,20 @@ class TargetLoad:
         self._record = record
         self._context = context
         self._run = run
-        self.plan = plan_for(record, read_inventory(source), read_inventory(writer))
+        self.plan = plan_for(record, source.inventory, read_inventory(writer))
+
+    @property
+    def size_bytes(self) -> int:
+        return self.plan.size_bytes
+
+    @property
+    def namespaces(self) -> frozenset[str]:
+        """What is restored, as people know it."""
+        return frozenset(collection.namespace for collection in self.plan.collections)
 
     def prove_source(self) -> None:
         """Read something of each collection that is to be restored. Raises what the source answers."""
-        self._run.progress.phase("proving", total=len(self.plan.collections), unit="collections")
-        with translated_errors("reading what is to be restored"):
-            for planned in self.plan.collections:
-                self._run.check()
-                held = planned.held
-                found = self._source[held.database].command("find", held.name, limit=1, singleBatch=True)
-                if held.documents and not found["cursor"]["firstBatch"]:
-                    raise SourceUnreadable(
-                        f"{held.namespace} of the source should hold {held.documents} documents"
-                    )
-                self._run.progress.advance(1)
+        prove_source(self._source, self.plan, self._run)
 
     def remove(self) -> None:
         """Everything that makes way."""
@@ -87,14 +87,17 @@ class TargetLoad:
         todo = [planned for planned in self.plan.collections if planned.namespace not in finished]
         report = CollectionReport(
             self._record.id,
-            [_progress(planned, is_done=planned.namespace in finished) for planned in self.plan.collections],
+            [
+                initial_progress(planned, is_done=planned.namespace in finished)
+                for planned in self.plan.collections
+            ],
             catalog=self._context.catalog,
             clock=self._context.clock,
             progress=self._run.progress,
         )
         self._run.progress.phase("loading", total=sum(planned.held.size_bytes for planned in todo))
         load_documents(
-            NaturalReader(self._source),
+            self._source.reader,
             self._writer,
             self.plan,
             finished=finished,
@@ -121,7 +124,7 @@ class TargetLoad:
         self._run.progress.phase("comparing", total=self.plan.documents, unit="documents")
         leftovers = find_leftovers(self.plan, read_inventory(self._writer))
         compared = compare(
-            NaturalReader(self._source),
+            self._source.reader,
             self._writer,
             self.plan,
             check=self._run.check,
@@ -136,7 +139,7 @@ class TargetLoad:
         if self._record.with_users_and_roles:
             self._run.progress.phase("users and roles", unit="accounts")
             restore_accounts(
-                self._source, self._writer, keep=_own_accounts(self._target), check=self._run.check
+                self._source.accounts, self._writer, keep=own_accounts(self._target), check=self._run.check
             )
         self._run.progress.phase("expiry", unit="indexes")
         start_expiry(self._writer, self.plan, check=self._run.check)
@@ -145,6 +148,21 @@ class TargetLoad:
         """Up to where the target's own oplog is archived, so that its archive never falls off it."""
         state = self._context.catalog.archives.find(self._target.id)
         return None if state is None or state.archived_to is None else state.archived_to.timestamp
+
+
+def prove_source(source: LoadSource, plan: LoadPlan, run: JobRun) -> None:
+    """Read something of each collection of the plan. Raises SourceUnreadable, and what the source answers."""
+    run.progress.phase("proving", total=len(plan.collections), unit="collections")
+    with translated_errors("reading what is to be restored"):
+        for planned in plan.collections:
+            run.check()
+            with closing(source.reader.iter_batches(planned, batch_documents=1)) as batches:
+                first = next(batches, None)
+            if first is None and planned.held.documents and source.has_exact_counts:
+                raise SourceUnreadable(
+                    f"{planned.held.namespace} of the source should hold {planned.held.documents} documents"
+                )
+            run.progress.advance(1)
 
 
 def plan_for(record: AutomatedRestore, source: Inventory, target: Inventory) -> LoadPlan:
@@ -174,13 +192,14 @@ def _is_emptied_only(namespace: str) -> bool:
     return namespace.partition(".")[2] == STORED_FUNCTIONS
 
 
-def _own_accounts(target: Cluster) -> list[str]:
+def own_accounts(target: Cluster) -> list[str]:
     """Ebbtide's accounts on the target, by the server's ids: without them it could neither back up nor restore it."""
     named = ((target.auth_source, target.username), (target.restore_auth_source, target.restore_username))
     return [f"{source}.{name}" for source, name in named if name is not None]
 
 
-def _progress(planned: PlannedCollection, *, is_done: bool) -> CollectionProgress:
+def initial_progress(planned: PlannedCollection, *, is_done: bool) -> CollectionProgress:
+    """How far a collection is when an attempt begins."""
     held = planned.held
     return CollectionProgress(
         namespace=planned.namespace,

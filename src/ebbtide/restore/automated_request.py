@@ -2,9 +2,13 @@
 
 The claim is the record of `catalog.automated_restores`: one active one per target. Crash between claim and job: a claim
 without a job, which `restore.abandoned` gives back.
+
+The data of a sharded cluster is asked for with a job for each of its parts, all of one batch. That of the config server
+leads: the claim has its id, its worker does the work of all and says how all of them end (`restore.batch_follower`).
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from ebbtide.catalog.automated_restores import TargetBusy
 from ebbtide.catalog.catalog import Catalog
@@ -17,9 +21,9 @@ from ebbtide.domain.automated_restore import (
     WriteBlock,
     refuse_target,
 )
-from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import RestoreJobId, new_id
+from ebbtide.domain.ids import BatchId, RestoreJobId, new_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import NEW, DeliveryMethod, RestoreJob, RestoreStatus
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
@@ -41,8 +45,20 @@ class NothingToUndo(Refused):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BatchPart:
+    """A part of a sharded cluster, and the snapshot that its data is built on."""
+
+    cluster: Cluster
+    base: Snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
 class AutomatedRequest:
-    """What is asked for: the data of `source` on `base`, up to `limit` (None: the snapshot as it is), into `target`."""
+    """What is asked for: the data of `source` on `base`, up to `limit` (None: the snapshot as it is), into `target`.
+
+    Where `source` is a sharded cluster, `base` is its config server's, `shards` are its other parts, and `limit` is a
+    moment at which all of them may be cut.
+    """
 
     source: Cluster
     base: Snapshot
@@ -53,6 +69,13 @@ class AutomatedRequest:
     with_users_and_roles: bool = False
     wants_undo: bool = True
     undoes: RestoreJobId | None = None
+    config: Cluster | None = None
+    shards: tuple[BatchPart, ...] = ()
+
+    @property
+    def leader(self) -> BatchPart:
+        """Whose job does the work."""
+        return BatchPart(cluster=self.config or self.source, base=self.base)
 
 
 def require_target(cluster: Cluster, *, catalog: Catalog) -> None:
@@ -88,37 +111,25 @@ def request_automated_restore(
 
     Raises SnapshotNotComplete, NoConsent, RestoreInProgress; then nothing was recorded.
     """
-    base, target = request.base, request.target
-    if base.state is not SnapshotState.COMPLETE or base.stable_timestamp is None:
-        raise SnapshotNotComplete(f"snapshot {base.id} is {base.state}", hint="choose a complete one")
+    target = request.target
+    _require_shape(request)
+    for part in (request.leader, *request.shards):
+        if part.base.state is not SnapshotState.COMPLETE or part.base.stable_timestamp is None:
+            raise SnapshotNotComplete(
+                f"snapshot {part.base.id} is {part.base.state}", hint="choose a complete one"
+            )
     require_target(target, catalog=catalog)
-    job = RestoreJob(
-        id=RestoreJobId(new_id()),
-        group_id=request.source.group_id,
-        cluster_id=request.source.id,
-        cluster_name=request.source.name,
-        replica_set_name=base.replica_set_name,
-        snapshot_id=base.id,
-        created=clock.now(),
-        status=NEW[0],
-        delivery_status=NEW[1],
-        timestamp=request.limit or base.stable_timestamp,
-        # There is no link, so neither of these means anything.
-        expiration_hours=0,
-        max_downloads=0,
-        requested_by=actor,
-        method=DeliveryMethod.AUTOMATED_RESTORE,
-        point_in_time=request.limit is not None,
-        limit=request.limit,
-        target_group_id=target.group_id,
-        target_cluster_id=target.id,
-        target_cluster_name=target.name,
-    )
+    batch_id = BatchId(new_id()) if request.shards else None
+    now = clock.now()
+    job = _job(request, request.leader, batch_id=batch_id, now=now, actor=actor)
     try:
         catalog.automated_restores.insert(_claim(request, job))
     except TargetBusy:
         raise RestoreInProgress(f"a restore into {target.name} was begun this moment") from None
     reach("automated.claimed")
+    for part in request.shards:
+        # Before the one that leads: it begins as soon as it is there.
+        catalog.restore_jobs.insert(_job(request, part, batch_id=batch_id, now=now, actor=actor))
     catalog.restore_jobs.insert(job)
     enqueue_restore(job, catalog=catalog, clock=clock)
     record_event(
@@ -133,6 +144,57 @@ def request_automated_restore(
         actor=actor,
     )
     return job
+
+
+def _job(
+    request: AutomatedRequest, part: BatchPart, *, batch_id: BatchId | None, now: datetime, actor: str
+) -> RestoreJob:
+    base, target = part.base, request.target
+    if base.stable_timestamp is None:
+        raise SnapshotNotComplete(f"snapshot {base.id} has no moment")
+    return RestoreJob(
+        id=RestoreJobId(new_id()),
+        group_id=part.cluster.group_id,
+        cluster_id=part.cluster.id,
+        cluster_name=part.cluster.name,
+        replica_set_name=base.replica_set_name,
+        snapshot_id=base.id,
+        created=now,
+        status=NEW[0],
+        delivery_status=NEW[1],
+        timestamp=request.limit or base.stable_timestamp,
+        # There is no link, so neither of these means anything.
+        expiration_hours=0,
+        max_downloads=0,
+        requested_by=actor,
+        method=DeliveryMethod.AUTOMATED_RESTORE,
+        point_in_time=request.limit is not None,
+        limit=request.limit,
+        target_group_id=target.group_id,
+        target_cluster_id=target.id,
+        target_cluster_name=target.name,
+        batch_id=batch_id,
+    )
+
+
+def _require_shape(request: AutomatedRequest) -> None:
+    """Raise Refused for what cannot be put into a sharded cluster, or taken out of one."""
+    if bool(request.shards) != (request.source.kind is ClusterKind.SHARDED):
+        raise Refused(f"{request.source.name} is restored with a job for each of its parts, or for none")
+    if request.target.kind is not ClusterKind.SHARDED:
+        return
+    if not request.shards:
+        raise Refused(
+            f"{request.target.name} is a sharded cluster, and {request.source.name} is none",
+            hint="restore into a replica set",
+        )
+    if not request.scope.is_everything:
+        raise Refused(f"{request.target.name} is a sharded cluster: all of it is replaced, or nothing")
+    if request.wants_undo:
+        raise Refused(
+            f"a restore into the sharded cluster {request.target.name} cannot be undone",
+            hint="take a snapshot of it first, and restore without being able to undo it: --no-undo",
+        )
 
 
 def _claim(request: AutomatedRequest, job: RestoreJob) -> AutomatedRestore:

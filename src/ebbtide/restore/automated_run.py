@@ -28,7 +28,6 @@ from typing import Any, TypeVar
 import structlog
 from pymongo import MongoClient
 
-from ebbtide.backup.archive_wait import wait_until_archived
 from ebbtide.backup.context import BackupContext
 from ebbtide.crash_points import reach
 from ebbtide.domain.automated_restore import (
@@ -40,29 +39,24 @@ from ebbtide.domain.automated_restore import (
     refuse_target,
     tell_target,
 )
-from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
-from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import EbbtideError, JobCancelled, LeaseLost, NotFound, Refused
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step, WorkerStopping
-from ebbtide.restore.automated_load import TargetLoad
-from ebbtide.restore.consent import prove_account
+from ebbtide.restore.automated_source import batch_parts, source_of
+from ebbtide.restore.automated_target import Load, RestoreTarget, target_of
 from ebbtide.restore.job_record import RestoreJobRecord
-from ebbtide.restore.preflight import PreflightFailed, require_fit
-from ebbtide.restore.source import BuiltSource, scratch_directory, started_source, wipe_scratch
+from ebbtide.restore.preflight import PreflightFailed
+from ebbtide.restore.source import scratch_directory, wipe_scratch
 from ebbtide.restore.target_access import TargetAccess
 from ebbtide.restore.undo_point import prepare_undo, record_undo_point
-from ebbtide.restore.whole_base import build_on_whole_base
-from ebbtide.restore.write_block import block_writes, find_foreign_writes, newest_entry, unblock_writes
+from ebbtide.restore.write_block import find_foreign_writes, newest_entry
 
 Client = MongoClient[dict[str, Any]]
 T = TypeVar("T")
-
-ARCHIVE_SECONDS = 300.0
-"""So long the archive may take to reach the moment; then the job is tried again, like after any failure that passes."""
 
 SHOWN_DIFFERENCES_MAX = 20
 """Of more than that, the record has the rest."""
@@ -87,9 +81,10 @@ class AutomatedRun:
         self._id = self._restore.id
         self._scratch = scratch_directory(context, self._id)
         self._stack = ExitStack()
-        self._writer: Client | None = None
-        self._built: BuiltSource | None = None
-        self._load: TargetLoad | None = None
+        self._parts = batch_parts(run, context=context)
+        self._source = source_of(run, self._restore, self._parts, context=context, scratch=self._scratch)
+        self._target: RestoreTarget | None = None
+        self._load: Load | None = None
 
     def steps(self) -> list[Step]:
         return [
@@ -107,7 +102,7 @@ class AutomatedRun:
         ]
 
     def ending(self) -> Ending:
-        return Ending(always=self._clean_up, gave_up=self._give_up, cancelled=self._release)
+        return Ending(always=self._clean_up, gave_up=self._give_up, cancelled=self._cancel)
 
     def _unless_done(self, step: Callable[[], None]) -> Callable[[], None]:
         """A step of an attempt; nothing where an earlier one had compared everything, and only its end is missing."""
@@ -125,70 +120,43 @@ class AutomatedRun:
     def _begin(self) -> None:
         """Crash: the next attempt begins again, and nobody sees a difference."""
         if self._job().status is RestoreStatus.IN_PROGRESS:
-            self._catalog.restore_jobs.apply(self._id, RestoreEvent.WORKER_BEGAN)
+            self._apply(RestoreEvent.WORKER_BEGAN)
 
     def _preflight(self) -> None:
         """Crash: a snapshot of the target may have been asked for; the next attempt waits for it."""
-        record, target = self._record(), self._target()
-        problem = refuse_target(target)
+        record, cluster = self._record(), self._target_cluster()
+        problem = refuse_target(cluster)
         if problem is not None:
             raise PreflightFailed(problem)
-        access = TargetAccess(cluster=target, service_key=self._context.service_key)
-        prove_account(target, access.credentials(), service_key=self._context.service_key)
-        base = self._base(self._job())
-        if base.state is not SnapshotState.COMPLETE:
-            raise PreflightFailed(f"snapshot {base.id} is {base.state}")
+        self._target_side().prove()
+        self._source.require_bases()
         if record.wants_undo and record.target_state is TargetState.UNTOUCHED:
-            prepare_undo(self._context, record, target)
+            prepare_undo(self._context, record, cluster)
 
     def _await_archive(self) -> None:
         """Crash: waited for again."""
-        job = self._job()
-        applied = self._base(job).applied_timestamp
-        if job.limit is None or (applied is not None and job.limit <= applied):
-            return
-        wait_until_archived(
-            self._catalog,
-            job.cluster_id,
-            job.limit,
-            clock=self._context.clock,
-            check=self._run.check,
-            seconds=ARCHIVE_SECONDS,
-        )
+        self._source.await_archives()
 
     def _build_source(self) -> None:
         """Crash: a scratch directory that the next attempt wipes."""
-        self._built = build_on_whole_base(self._context, self._run, self._restore, directory=self._scratch)
-        source = self._stack.enter_context(started_source(self._built, check=self._run.check))
-        target = self._target()
-        access = TargetAccess(cluster=target, service_key=self._context.service_key)
-        self._writer = self._stack.enter_context(access.writer())
-        self._load = TargetLoad(
-            source,
-            self._writer,
-            target=target,
-            record=self._record(),
-            context=self._context,
-            run=self._run,
-        )
+        source = self._source.open(self._stack)
+        self._load = self._target_side().open(self._stack, source, self._record())
         self._load.prove_source()
-        if self._built.replayed is not None:
+        replays = [built.replayed for built in self._source.built if built.replayed is not None]
+        if replays:
             self._catalog.automated_restores.update(
                 self._id,
-                entries_applied=self._built.replayed.entries_applied,
-                replay_seconds=round(self._built.replayed.seconds, 3),
+                entries_applied=sum(replayed.entries_applied for replayed in replays),
+                replay_seconds=round(sum(replayed.seconds for replayed in replays), 3),
             )
         reach("automated.source_proven")
 
     def _fit(self) -> None:
         """Crash: nothing was changed."""
-        require_fit(
-            self._need(self._writer),
-            self._target(),
-            scope=self._record().scope,
-            source=SourceFacts(
-                fcv=self._need(self._built).manifest.fcv, data_bytes=self._need(self._load).plan.size_bytes
-            ),
+        versions = (built.manifest.fcv for built in self._source.built)
+        self._target_side().require_fit(
+            self._record(),
+            SourceFacts(fcv=max(versions, default=""), data_bytes=self._need(self._load).size_bytes),
         )
 
     # --- the target -----------------------------------------------------------------------------------------------
@@ -198,26 +166,30 @@ class AutomatedRun:
 
         Crash: writers may be kept off, which the record says; the undo point is taken once, while all is still there.
         """
-        writer, record, target = self._need(self._writer), self._record(), self._target()
-        state = block_writes(writer, record, self._catalog, has_login=target.username is not None)
+        record, cluster = self._record(), self._target_cluster()
+        state = self._target_side().keep_quiet(record)
         if record.target_state is TargetState.UNTOUCHED:
             if record.wants_undo:
-                record_undo_point(self._context, record, target, self._run)
+                record_undo_point(self._context, record, cluster, self._run)
             reach("automated.protected")
         else:
             self._start_anew_after_foreign_writes(self._record())
         if state is WriteBlock.NOT_OFFERED and record.quiet_after is None:
-            self._catalog.automated_restores.update(self._id, quiet_after=newest_entry(writer))
+            self._note_quiet()
 
     def _start_anew_after_foreign_writes(self, record: AutomatedRestore) -> None:
         """Who wrote between two attempts wrote into half of the data: all of it is removed once more."""
         found = self._foreign_writes(record)
         if found:
             self._tell_foreign_writes(found)
+        # A sharded cluster has too many oplogs to look through: whoever could write may have.
+        is_unknown = self._target_is_sharded() and record.quiet_after is not None
+        if found or is_unknown:
             self._catalog.automated_restores.update(
                 self._id,
                 foreign_writes=found,
                 comparison=None,
+                quiet_after=None if is_unknown else record.quiet_after,
                 target_state=TargetState.REMOVING,
             )
 
@@ -267,10 +239,8 @@ class AutomatedRun:
         self._let_go_of_writers()
         reach("automated.unblocked")
         job = self._job()
-        restored = job.timestamp if self._built is None else self._built.restored
-        done = self._catalog.restore_jobs.apply(
-            self._id, RestoreEvent.RESTORED, ready=self._context.clock.now(), timestamp=restored
-        )
+        restored = self._source.restored(job)
+        done = self._apply(RestoreEvent.RESTORED, ready=self._context.clock.now(), timestamp=restored)
         if done is None and self._job().status is not RestoreStatus.FINISHED:
             raise JobCancelled("the restore job was cancelled")
         seconds = round((self._context.clock.now() - job.created).total_seconds(), 3)
@@ -284,11 +254,11 @@ class AutomatedRun:
         self._release()
 
     def _say_half_done(self, restored: OplogTimestamp) -> None:
-        if self._built is None or self._load is None:
+        if self._load is None:
             return
-        loaded = {collection.namespace for collection in self._load.plan.collections}
-        for index in self._built.settled.unfinished_indexes:
-            if index.namespace in loaded:
+        unfinished = (index for built in self._source.built for index in built.settled.unfinished_indexes)
+        for index in unfinished:
+            if index.namespace in self._load.namespaces:
                 self._event(
                     EventLevel.WARNING,
                     "restore.index_unfinished",
@@ -319,18 +289,22 @@ class AutomatedRun:
         record = self._record()
         if record.write_block is WriteBlock.OFF:
             return
-        access = TargetAccess(cluster=self._target(), service_key=self._context.service_key)
-        with access.writer() as writer:
-            if record.write_block is WriteBlock.SET and record.target_state is not TargetState.RESTORED:
-                # What others write from now on is found by the next attempt.
-                self._catalog.automated_restores.update(self._id, quiet_after=newest_entry(writer))
-            unblock_writes(writer, record, self._catalog)
+        if record.write_block is WriteBlock.SET and record.target_state is not TargetState.RESTORED:
+            # What others write from now on is found by the next attempt.
+            self._note_quiet()
+        self._target_side().let_go(record)
 
     def _give_up(self, reason: str) -> None:
         told = f"{reason.removesuffix('.')}; {tell_target(self._record())}"
-        broken = self._catalog.restore_jobs.apply(self._id, RestoreEvent.FAILED, reason=told)
+        broken = self._apply(RestoreEvent.FAILED, reason=told)
         if broken is not None:
             self._event(EventLevel.ERROR, "restore.broken", f"restore job {self._id} is broken: {told}")
+        self._release()
+
+    def _cancel(self) -> None:
+        """Whichever job of a batch was cancelled, none of them goes on."""
+        job = self._catalog.restore_jobs.find(self._id)
+        self._apply(RestoreEvent.CANCELLED, reason="" if job is None else job.reason)
         self._release()
 
     def _release(self) -> None:
@@ -344,7 +318,9 @@ class AutomatedRun:
     def _foreign_writes(self, record: AutomatedRestore) -> tuple[str, ...]:
         if record.quiet_after is None:
             return ()
-        access = TargetAccess(cluster=self._target(), service_key=self._context.service_key)
+        if self._target_is_sharded():
+            return ()
+        access = TargetAccess(cluster=self._target_cluster(), service_key=self._context.service_key)
         with access.reader() as reader:
             return find_foreign_writes(
                 reader,
@@ -352,6 +328,12 @@ class AutomatedRun:
                 through=newest_entry(reader),
                 written=record.scope.written,
             )
+
+    def _note_quiet(self) -> None:
+        """Write down the newest entry of the target: what comes after it is somebody else's."""
+        access = TargetAccess(cluster=self._target_cluster(), service_key=self._context.service_key)
+        with access.writer() as writer:
+            self._catalog.automated_restores.update(self._id, quiet_after=newest_entry(writer))
 
     def _tell_foreign_writes(self, namespaces: tuple[str, ...]) -> None:
         self._event(
@@ -362,6 +344,16 @@ class AutomatedRun:
 
     def _state(self, state: TargetState) -> None:
         self._catalog.automated_restores.update(self._id, target_state=state)
+
+    def _apply(self, event: RestoreEvent, **changes: Any) -> RestoreJob | None:
+        """Let it happen to every job of the batch, to the one that leads last; its record then, as of `apply`."""
+        for part in self._parts:
+            if part.id != self._id:
+                self._catalog.restore_jobs.apply(part.id, event, **changes)
+        return self._catalog.restore_jobs.apply(self._id, event, **changes)
+
+    def _target_is_sharded(self) -> bool:
+        return self._target_cluster().kind is ClusterKind.SHARDED
 
     def _job(self) -> RestoreJob:
         job = self._restore.load()
@@ -376,13 +368,12 @@ class AutomatedRun:
             raise NotFound(f"nothing is known of the target of restore job {self._id}")
         return record
 
-    def _base(self, job: RestoreJob) -> Snapshot:
-        base = self._catalog.snapshots.find(job.snapshot_id)
-        if base is None:
-            raise NotFound(f"snapshot {job.snapshot_id} is not in the catalog")
-        return base
+    def _target_side(self) -> RestoreTarget:
+        if self._target is None:
+            self._target = target_of(self._target_cluster(), context=self._context, run=self._run)
+        return self._target
 
-    def _target(self) -> Cluster:
+    def _target_cluster(self) -> Cluster:
         target = self._catalog.clusters.find(self._record().target_cluster_id)
         if target is None:
             raise NotFound(f"the target of restore job {self._id} is not in the catalog")

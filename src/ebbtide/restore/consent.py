@@ -1,7 +1,8 @@
 """The owner's consent: making a cluster a target of restores, with an account that may write, and taking that back.
 
 The account for backup cannot write, so consent needs a second one. It is proved here, before it is recorded (sealed,
-never shown), and again before each restore. Crash: one write records all of it.
+never shown), and again before each restore. A sharded cluster is written by its keyfile, which is known since it was
+registered: consent to that names no account. Crash: one write records all of it.
 """
 
 from dataclasses import dataclass, field
@@ -12,12 +13,12 @@ from pymongo import MongoClient
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.automated_restore import RESTORE_ROLES, missing_restore_roles
-from ebbtide.domain.cluster import Cluster, ClusterState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
 from ebbtide.domain.event import EventLevel
 from ebbtide.errors import InvalidInput, Refused
 from ebbtide.events import record_event
-from ebbtide.mongod.deployment import Credentials, DeploymentError, run_admin
-from ebbtide.restore.target_access import connect_writer
+from ebbtide.mongod.deployment import Credentials, DeploymentError, Login, run_admin
+from ebbtide.restore.target_access import TargetAccess, connect_writer
 from ebbtide.sealing import ServiceKey
 
 Document = dict[str, Any]
@@ -56,8 +57,11 @@ def allow_restores(
     """
     if cluster.state is not ClusterState.ACTIVE:
         raise Refused(f"{cluster.name} is not backed up (any more)")
-    _require_second_account(cluster, account)
-    prove_account(cluster, account.credentials(), service_key=service_key)
+    _require_account(cluster, account)
+    login: Login | None = account.credentials()
+    if cluster.kind is ClusterKind.SHARDED:
+        login = TargetAccess(cluster=cluster, service_key=service_key).login()
+    prove_account(cluster, login, service_key=service_key)
     password = None
     if account.password is not None:
         password = service_key.seal(account.password.encode(), record_id=cluster.restore_secret_id)
@@ -94,24 +98,27 @@ def forbid_restores(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: 
     return catalog.clusters.find(cluster.id) or cluster
 
 
-def prove_account(cluster: Cluster, login: Credentials | None, *, service_key: ServiceKey) -> None:
+def prove_account(cluster: Cluster, login: Login | None, *, service_key: ServiceKey) -> None:
     """Log in and see that the account may do what a restore does. Raises Refused, Unreachable."""
+    who = login.username if isinstance(login, Credentials) else "us" if login else "nobody"
+    is_sharded = cluster.kind is ClusterKind.SHARDED
     with connect_writer(cluster, login, service_key, timeout_seconds=ANSWER_SECONDS) as client:
         try:
             hello = run_admin(client, "hello")
-            missing = find_missing_roles(client) if login is not None else []
+            # The server's own user may do everything, and shows no privileges.
+            asks_roles = login is not None and not is_sharded
+            missing = find_missing_roles(client) if asks_roles else []
         except DeploymentError as error:
-            who = login.username if login is not None else "nobody"
+            needs = "its keyfile" if is_sharded else f"the roles {', '.join(RESTORE_ROLES)} on admin"
             raise Refused(
-                f"{cluster.name} does not let {who} in: {error.message}",
-                hint=f"the account needs the roles {', '.join(RESTORE_ROLES)} on admin",
+                f"{cluster.name} does not let {who} in: {error.message}", hint=f"the account needs {needs}"
             ) from error
-    if hello.get("setName") != cluster.replica_set_name:
+    if not is_sharded and hello.get("setName") != cluster.replica_set_name:
         raise Refused(f"what answers for {cluster.name} is {hello.get('setName')}, not its replica set")
     if missing:
         raise Refused(
-            f"the account {login.username if login else ''} of {cluster.name} lacks the roles {', '.join(missing)}",
-            hint=f"db.getSiblingDB('admin').grantRolesToUser('{login.username if login else ''}', {missing})",
+            f"the account {who} of {cluster.name} lacks the roles {', '.join(missing)}",
+            hint=f"db.getSiblingDB('admin').grantRolesToUser('{who}', {missing})",
         )
 
 
@@ -121,7 +128,15 @@ def find_missing_roles(client: "MongoClient[Document]") -> list[str]:
     return missing_restore_roles(status["authInfo"]["authenticatedUserPrivileges"])
 
 
-def _require_second_account(cluster: Cluster, account: RestoreAccount) -> None:
+def _require_account(cluster: Cluster, account: RestoreAccount) -> None:
+    """A second account, where one is needed; none, where nothing would be done with it."""
+    if cluster.kind is ClusterKind.SHARDED:
+        if account.username is not None:
+            raise InvalidInput(
+                "restoreUsername",
+                expected="none: a sharded cluster is written by its keyfile, as no account may",
+            )
+        return
     if cluster.username is None:
         if account.username is not None:
             raise InvalidInput("restoreUsername", expected="none: this set asks for no login")

@@ -13,13 +13,14 @@ from ebbtide.jobs.runner import JobRun
 
 
 class RestoreJobRecord:
-    """The record of the restore job that `run` carries out."""
+    """The record of the restore job that `run` carries out, or of another one, `restore_id`, that it does with it."""
 
-    def __init__(self, run: JobRun, *, context: BackupContext) -> None:
-        self._job = run.job
+    def __init__(
+        self, run: JobRun, *, context: BackupContext, restore_id: RestoreJobId | None = None
+    ) -> None:
         self._catalog = context.catalog
         self._clock = context.clock
-        self.id = RestoreJobId(run.job.subject_id)
+        self.id = restore_id or RestoreJobId(run.job.subject_id)
 
     def load(self) -> RestoreJob:
         """The restore job as it is now. Raises NotFound, and JobCancelled once somebody has cancelled it."""
@@ -39,13 +40,16 @@ class RestoreJobRecord:
 
     def event(self, level: EventLevel, kind: str, message: str) -> None:
         """Record an event of the cluster that the data is of."""
+        job = self._catalog.restore_jobs.find(self.id)
+        if job is None:
+            return
         record_event(
             self._catalog,
             self._clock,
             level=level,
             kind=kind,
             message=message,
-            group_id=self._job.group_id,
-            cluster_id=self._job.cluster_id,
+            group_id=job.group_id,
+            cluster_id=job.cluster_id,
             subject_id=self.id,
         )

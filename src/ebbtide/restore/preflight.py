@@ -3,12 +3,14 @@
 Read-only. What is found is judged by pure rules (`domain.automated_restore.judge_target`).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pymongo import MongoClient
 
 from ebbtide.domain.automated_restore import RestoreScope, SourceFacts, TargetFacts, judge_target
 from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.sharding import CONFIG_PART
 from ebbtide.errors import Refused
 from ebbtide.mongod.deployment import get_fcv, run_admin, translated_errors
 from ebbtide.restore.consent import find_missing_roles
@@ -36,6 +38,31 @@ def require_fit(
     if problems:
         raise PreflightFailed("; ".join(problems), hint="nothing on the target was touched")
     return removed
+
+
+def require_sharded_fit(clients: Mapping[str, Client], cluster: Cluster, *, source: SourceFacts) -> None:
+    """The same for a sharded target, all of whose data goes: all shards have to have room for all data together.
+
+    `clients` are of its parts, by name. Raises PreflightFailed.
+    """
+    shards = [client for name, client in clients.items() if name != CONFIG_PART]
+    free = [_free_bytes(client) for client in shards]
+    removed = [found for client in shards for found in plan_removals(read_inventory(client), RestoreScope())]
+    facts = TargetFacts(
+        name=cluster.name,
+        # What answers was found by asking its config server.
+        set_name="",
+        expected_set_name="",
+        mongod_version=cluster.mongod_version,
+        fcv=get_fcv(clients[CONFIG_PART]),
+        missing_roles=(),
+        needs_login=True,
+        free_bytes=None if None in free else sum(size for size in free if size is not None),
+        removed_bytes=sum(found.size_bytes for found in removed),
+    )
+    problems = judge_target(facts, source)
+    if problems:
+        raise PreflightFailed("; ".join(problems), hint="nothing on the target was touched")
 
 
 def gather_facts(client: Client, cluster: Cluster, removed: tuple[Removal, ...]) -> TargetFacts:

@@ -114,10 +114,14 @@ def enqueue_restore(job: RestoreJob, *, catalog: Catalog, clock: Clock) -> None:
 def cancel_restore_job(job: RestoreJob, *, catalog: Catalog, clock: Clock, actor: str) -> RestoreJob | None:
     """Stop a restore job and kill its link; None where it had ended already.
 
-    What an automated restore has put in place cannot be taken back like a link: once it is done, it has ended.
+    What an automated restore has put in place cannot be taken back like a link: once it is done, it has ended. Of a
+    sharded cluster it is one thing: all jobs of its batch are stopped.
     """
     if job.method is DeliveryMethod.AUTOMATED_RESTORE and job.status is RestoreStatus.FINISHED:
         return None
+    for other in _bound_to(job, catalog):
+        catalog.restore_jobs.apply(other.id, RestoreEvent.CANCELLED, reason=f"cancelled by {actor}")
+        catalog.jobs.request_cancel(job_id(JobKind.RESTORE, other.id))
     # The state first: from here on the link is dead and the worker cannot make it READY.
     cancelled = catalog.restore_jobs.apply(job.id, RestoreEvent.CANCELLED, reason=f"cancelled by {actor}")
     catalog.jobs.request_cancel(job_id(JobKind.RESTORE, job.id))
@@ -134,3 +138,10 @@ def cancel_restore_job(job: RestoreJob, *, catalog: Catalog, clock: Clock, actor
             actor=actor,
         )
     return cancelled
+
+
+def _bound_to(job: RestoreJob, catalog: Catalog) -> list[RestoreJob]:
+    """The other jobs of an automated restore: none of them goes on without this one. Downloads of a batch are free."""
+    if job.method is not DeliveryMethod.AUTOMATED_RESTORE or job.batch_id is None:
+        return []
+    return [other for other in catalog.restore_jobs.list_batch(job.batch_id) if other.id != job.id]

@@ -129,10 +129,11 @@ def running(
 
 
 def kill_leftover(directory: Path) -> None:
-    """End a mongod that still runs on the files of this scratch directory."""
-    process = MongodProcess.find_running(directory / _IDENTITY)
-    if process is not None:
-        process.kill()
+    """End every mongod that still runs on files in this scratch directory, or in one directly below it."""
+    for identity in (directory / _IDENTITY, *directory.glob(f"*/{_IDENTITY}")):
+        process = MongodProcess.find_running(identity)
+        if process is not None:
+            process.kill()
 
 
 def _options(

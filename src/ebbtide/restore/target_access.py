@@ -2,18 +2,20 @@
 
 The writing client retries nothing by itself, so its writes carry no transaction numbers: that is how the target's oplog
 tells them from everybody else's (`domain.automated_restore.is_foreign_write`).
+
+What rebuilds a sharded cluster is allowed to no account: it is written as the server's own user.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo import MongoClient
 
-from ebbtide.backup.head_connection import ClusterAccess
-from ebbtide.domain.cluster import Cluster
+from ebbtide.backup.head_connection import ClusterAccess, member_login
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.errors import Refused
-from ebbtide.mongod.deployment import Credentials, connect_to_set
+from ebbtide.mongod.deployment import Credentials, Login, connect_to_set
 from ebbtide.sealing import ServiceKey
 
 Document = dict[str, Any]
@@ -35,9 +37,11 @@ class TargetAccess:
     cluster: Cluster
     service_key: ServiceKey
 
-    def credentials(self) -> Credentials | None:
+    def login(self) -> Login | None:
         """Who writes; None where the set asks for nobody. Raises SealBroken, Refused where an account is missing."""
         cluster = self.cluster
+        if cluster.kind is ClusterKind.SHARDED:
+            return self._system_login()
         if cluster.username is None:
             return None
         if cluster.restore_username is None or cluster.restore_password is None:
@@ -49,11 +53,20 @@ class TargetAccess:
             auth_source=cluster.restore_auth_source,
         )
 
-    def writer(self, *, timeout_seconds: float = 30.0) -> "MongoClient[Document]":
-        """A new client of the whole set as the account that may write."""
-        return connect_writer(
-            self.cluster, self.credentials(), self.service_key, timeout_seconds=timeout_seconds
-        )
+    def _system_login(self) -> Login:
+        login = member_login(self.looking.keyfile(), self.cluster.cluster_auth_mode)
+        if login is None:
+            raise Refused(
+                f"{self.cluster.name} has no keyfile here, and a sharded cluster is written with nothing else",
+                hint=f"ebbtide clusters credentials {self.cluster.name} --keyfile FILE",
+            )
+        return login
+
+    def writer(self, *, uri: str | None = None, timeout_seconds: float = 30.0) -> "MongoClient[Document]":
+        """A new client, as who may write, of the whole set; of a sharded cluster, of its config server, or of the part
+        that `uri` names."""
+        cluster = self.cluster if uri is None else replace(self.cluster, uri=uri)
+        return connect_writer(cluster, self.login(), self.service_key, timeout_seconds=timeout_seconds)
 
     def reader(self, *, timeout_seconds: float = 10.0) -> "MongoClient[Document]":
         """A new client of the whole set as the account for backup, which cannot write and reads the oplog."""
@@ -65,7 +78,7 @@ class TargetAccess:
 
 
 def connect_writer(
-    cluster: Cluster, login: Credentials | None, service_key: ServiceKey, *, timeout_seconds: float
+    cluster: Cluster, login: Login | None, service_key: ServiceKey, *, timeout_seconds: float
 ) -> "MongoClient[Document]":
     """A new client of a cluster's set that writes as `login`."""
     tls = ClusterAccess(cluster=cluster, service_key=service_key).tls()

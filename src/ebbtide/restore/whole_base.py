@@ -19,6 +19,7 @@ from ebbtide.catalog.damage import Damage
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.progress import ProgressReporter
 from ebbtide.domain.replay import HistoryDiverged
 from ebbtide.domain.restore_job import RestoreJob
 from ebbtide.domain.restore_point import Refusal
@@ -35,9 +36,16 @@ ARCHIVE_SECONDS = 60.0
 
 
 def build_on_whole_base(
-    context: BackupContext, run: JobRun, record: RestoreJobRecord, *, directory: Path
+    context: BackupContext,
+    run: JobRun,
+    record: RestoreJobRecord,
+    *,
+    directory: Path,
+    progress: ProgressReporter | None = None,
 ) -> BuiltSource:
     """Build the source of a job in `directory`, on the first base that is whole; the job's record names it then.
+
+    `progress` is the job's own, unless it is another.
 
     Raises Refused where none is left, with what was wrong with each; and what `build_source` raises for anything but a
     damaged or diverged base.
@@ -54,7 +62,7 @@ def build_on_whole_base(
                 base=base,
                 limit=job.limit,
                 directory=directory,
-                progress=run.progress,
+                progress=progress or run.progress,
             )
         except HistoryDiverged as error:
             passed_over[base.id] = error

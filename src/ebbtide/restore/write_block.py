@@ -4,6 +4,9 @@
 is, and that it is off only after it is: while `AutomatedRestore.write_block` is SET, the target may be blocked, and
 whoever finds that of a job that nobody works on takes it away (`restore.abandoned`).
 
+Of a sharded cluster the config server is asked, which tells every shard; it is not blocked itself, so whether
+somebody had set a block is asked of a shard.
+
 A block that somebody else had set is left as it was found.
 """
 
@@ -17,8 +20,11 @@ from ebbtide.crash_points import reach
 from ebbtide.domain.automated_restore import AutomatedRestore, WriteBlock, can_block_writes, is_foreign_write
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.mongod.deployment import get_fcv, run_admin, translated_errors
+from ebbtide.restore.load.patience import MAJORITY
 
 Client = MongoClient[dict[str, Any]]
+
+_COMMAND, _SHARDED_COMMAND = "setUserWriteBlockMode", "_configsvrSetUserWriteBlockMode"
 
 _BLOCKED = 2
 """`repl.userWriteBlockMode` of serverStatus: 1 is off, 2 is on (6.0.5)."""
@@ -28,17 +34,23 @@ LOOKED_AT_MAX = 1_000_000
 
 
 def block_writes(
-    client: Client, restore: AutomatedRestore, catalog: Catalog, *, has_login: bool
+    client: Client,
+    restore: AutomatedRestore,
+    catalog: Catalog,
+    *,
+    has_login: bool,
+    shard: Client | None = None,
 ) -> WriteBlock:
     """Keep others off, and say how that is now. Harmless where it was done before.
 
     `has_login`: whether the set asks for one. Where it does not, nobody is let through, and we are as blocked as others.
+    `shard`: one of a sharded cluster, whose config server `client` is of.
     Crash: the catalog says SET, and the block may be set or not.
     """
-    state = _choose(client, restore) if has_login else WriteBlock.NOT_OFFERED
+    state = _choose(shard or client, restore) if has_login else WriteBlock.NOT_OFFERED
     catalog.automated_restores.update(restore.id, write_block=state)
     if state is WriteBlock.SET:
-        run_admin(client, "setUserWriteBlockMode", **{"global": True})
+        _set(client, is_blocked=True, is_sharded=shard is not None)
         reach("automated.write_blocked")
     return state
 
@@ -53,15 +65,24 @@ def _choose(client: Client, restore: AutomatedRestore) -> WriteBlock:
     return WriteBlock.FOREIGN if is_blocked else WriteBlock.SET
 
 
-def unblock_writes(client: Client, restore: AutomatedRestore, catalog: Catalog) -> None:
-    """Let others write again, where it was us who kept them off.
+def unblock_writes(
+    client: Client, restore: AutomatedRestore, catalog: Catalog, *, is_sharded: bool = False
+) -> None:
+    """Let others write again, where it was us who kept them off. `is_sharded`: `client` is of a config server.
 
     Crash: the catalog still says SET, and it is taken away once more.
     """
     if restore.write_block is WriteBlock.SET:
-        run_admin(client, "setUserWriteBlockMode", **{"global": False})
+        _set(client, is_blocked=False, is_sharded=is_sharded)
     if restore.write_block is not WriteBlock.OFF:
         catalog.automated_restores.update(restore.id, write_block=WriteBlock.OFF)
+
+
+def _set(client: Client, *, is_blocked: bool, is_sharded: bool) -> None:
+    fields: dict[str, Any] = {"global": is_blocked}
+    if is_sharded:
+        fields["writeConcern"] = MAJORITY
+    run_admin(client, _SHARDED_COMMAND if is_sharded else _COMMAND, **fields)
 
 
 def newest_entry(client: Client) -> OplogTimestamp:

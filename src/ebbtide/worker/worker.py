@@ -40,6 +40,7 @@ from ebbtide.events import record_event
 from ebbtide.jobs.runner import LEASE, Ending, JobRun, Step, run_job
 from ebbtide.processes import current_boot_id, process_start_ticks
 from ebbtide.restore.automated_run import AutomatedRun
+from ebbtide.restore.batch_follower import BatchFollower
 from ebbtide.restore.download_count import settle_lost_transfers
 from ebbtide.restore.download_run import DownloadRun
 from ebbtide.restore.point_in_time_run import PointInTimeRun
@@ -213,7 +214,8 @@ class Worker:
     def _restore_steps(self, run: JobRun) -> tuple[list[Step], Ending]:
         restore = self._catalog.restore_jobs.find(RestoreJobId(run.job.subject_id))
         if restore is not None and restore.method is DeliveryMethod.AUTOMATED_RESTORE:
-            automated = AutomatedRun(run, context=self._context)
+            leads = restore.batch_id is None or self._catalog.automated_restores.find(restore.id) is not None
+            automated = (AutomatedRun if leads else BatchFollower)(run, context=self._context)
             return automated.steps(), automated.ending()
         if restore is not None and restore.point_in_time:
             point_in_time = PointInTimeRun(run, context=self._context)

@@ -22,6 +22,7 @@ from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.expiry import ExpiryStage
+from ebbtide.domain.ids import BatchId
 from ebbtide.domain.job import JobState
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -201,6 +202,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.restore_jobs.list_unfinished()
     catalog.restore_jobs.list_expired(now)
     catalog.restore_jobs.list_for_snapshot(restore.snapshot_id)
+    catalog.restore_jobs.list_batch(BatchId(restore.id))
     catalog.restore_jobs.list_ready()
     for event in RestoreEvent:
         catalog.restore_jobs.apply(restore.id, event)

@@ -18,7 +18,7 @@ from ebbtide.restore.load.indexes import build_indexes
 from ebbtide.restore.load.inventory import read_inventory
 from ebbtide.restore.load.plan import plan_load
 from ebbtide.restore.sharded_load.layout import read_layout
-from ebbtide.restore.sharded_load.loading import ShardedLoad, whole_namespaces
+from ebbtide.restore.sharded_load.loading import ShardedLoad, parts_by_namespace
 from ebbtide.restore.sharded_load.rebuilding import Rebuild
 from ebbtide.restore.sharded_load.source import OwnedReader, ShardedSource
 from ebbtide.testing.lab import ReplicaSetLab
@@ -77,11 +77,20 @@ def restore(source: ShardedSource, lab: ShardedLab) -> ShardedLoad:
     finished: set[tuple[str, str]] = set()
     load.load(finished=(), reporter=lambda part: Recorder(finished, part))
     assert {held.shown for held in source.merged.whole.held.values() if held.uuid} == whole_namespaces(
-        load.parts, finished
+        load, finished
     )
     assert load.compare().differences == ()
     load.complete()
     return load
+
+
+def whole_namespaces(load: ShardedLoad, finished: set[tuple[str, str]]) -> set[str]:
+    """What every part that gets some of it has finished."""
+    return {
+        namespace
+        for namespace, names in parts_by_namespace(load.parts).items()
+        if all((name, namespace) in finished for name in names)
+    }
 
 
 def found_on(lab: ShardedLab, namespace: str) -> dict[str, list[Document]]:
@@ -174,7 +183,7 @@ def test_an_interrupted_load_goes_on_where_it_was(source: ShardedSource, sharded
     finished: set[tuple[str, str]] = set()
     with pytest.raises(Died):
         load.load(finished=(), reporter=lambda part: Recorder(finished, part, stop_after=5))
-    whole = whole_namespaces(load.parts, finished)
+    whole = whole_namespaces(load, finished)
     uuids = {namespace: sharded_lab.collection_entry(namespace)["uuid"] for namespace in SHARDED}
 
     again = ShardedLoad(source, clients_of(sharded_lab), load.plan, check=no_check, pace=QUICK)

@@ -4,7 +4,7 @@ A `Reader` gives all documents that one planned collection gets, end to end in b
 called again, and from any thread: the loader reads with it, and the comparison after that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ _COUNT_SECONDS_MAX = 24 * 3600.0
 class Reader(Protocol):
     """Where a collection's documents come from. Both raise PyMongo's errors."""
 
-    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Iterator[bytes]:
+    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Generator[bytes]:
         """Its documents in batches of at most so many; 0 for as many as the server likes."""
 
     def count_documents(self, planned: PlannedCollection) -> int:
@@ -33,14 +33,14 @@ class NaturalReader:
     def __init__(self, source: Client) -> None:
         self._source = source
 
-    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Iterator[bytes]:
+    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Generator[bytes]:
         return iter_found(self._source, planned.held, batch_documents=batch_documents)
 
     def count_documents(self, planned: PlannedCollection) -> int:
         return count_all(self._source[planned.held.database][planned.held.name])
 
 
-def iter_found(source: Client, held: Held, *, batch_documents: int = 0, **find: Any) -> Iterator[bytes]:
+def iter_found(source: Client, held: Held, *, batch_documents: int = 0, **find: Any) -> Generator[bytes]:
     """The batches of one cursor on a collection; `find` are further arguments of PyMongo's."""
     collection: Collection[Any] = source[held.database].get_collection(held.name, codec_options=RAW)
     # A wait for the target may be longer than a cursor lives.

@@ -149,15 +149,13 @@ class ShardedLoad:
         return run_at_once(self.parts, work, check=self._check)
 
 
-def whole_namespaces(parts: Iterable[PartPlan], finished: Collection[tuple[str, str]]) -> frozenset[str]:
-    """Namespaces that every part which gets some of them has finished; `finished` are (part, namespace). Pure."""
-    gets: dict[str, set[str]] = {}
+def parts_by_namespace(parts: Iterable[PartPlan]) -> dict[str, set[str]]:
+    """For each collection, as people know it, the parts of the target that get some of it. Pure."""
+    found: dict[str, set[str]] = {}
     for part in parts:
         for planned in part.load.collections:
-            gets.setdefault(planned.namespace, set()).add(part.name)
-    return frozenset(
-        namespace for namespace, names in gets.items() if all((name, namespace) in finished for name in names)
-    )
+            found.setdefault(planned.namespace, set()).add(part.name)
+    return found
 
 
 def find_foreign(inventory: Inventory, expected: Collection[str]) -> list[str]:

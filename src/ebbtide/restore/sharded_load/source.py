@@ -5,7 +5,7 @@ left behind by a move of the database. A sharded one is read by the ranges that 
 shard key, in which hashed values and missing fields stand where the server put them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -106,7 +106,7 @@ class OwnedReader:
         self._source = source
         self._ranges = ranges
 
-    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Iterator[bytes]:
+    def iter_batches(self, planned: PlannedCollection, *, batch_documents: int) -> Generator[bytes]:
         for client, held, find in self._iter_reads(planned):
             yield from iter_found(client, held, batch_documents=batch_documents, **find)
 

@@ -9,7 +9,7 @@ from ebbtide.domain.cluster_layout import Chunk, ClusterLayout, KeyRange, Sharde
 from ebbtide.domain.sharded_restore import ShardedRestorePlan, plan_sharded_restore
 from ebbtide.errors import Refused
 from ebbtide.restore.load.inventory import Held, Index, Inventory, Kind
-from ebbtide.restore.sharded_load.loading import find_foreign, whole_namespaces
+from ebbtide.restore.sharded_load.loading import find_foreign, parts_by_namespace
 from ebbtide.restore.sharded_load.parts import LateExpiry, PartPlan, plan_parts
 from ebbtide.restore.sharded_load.source import MergedInventory, bounds_of, merge_inventories
 
@@ -137,11 +137,10 @@ def test_the_index_of_a_shard_key_expires_nothing_before_the_end(merged: MergedI
     assert (LateExpiry(collection=("shop", "orders"), index="k_1", seconds=60),) == part.late_expiries
 
 
-def test_a_namespace_is_finished_where_every_part_has_finished_it(merged: MergedInventory) -> None:
-    parts = plan_parts(merged, planned("a", "b"))
+def test_a_collection_is_loaded_by_every_part_that_gets_some_of_it(merged: MergedInventory) -> None:
+    found = parts_by_namespace(plan_parts(merged, planned("a", "b")))
 
-    assert {"shop.plain"} == whole_namespaces(parts, {("a", "shop.orders"), ("a", "shop.plain")})
-    assert {"shop.orders"} == whole_namespaces(parts, {("a", "shop.orders"), ("b", "shop.orders")})
+    assert ({"a", "b"}, {"a"}, {"config"}) == (found["shop.orders"], found["shop.plain"], found["admin.team"])
 
 
 def test_documents_where_nothing_was_put_are_foreign() -> None:

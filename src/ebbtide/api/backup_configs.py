@@ -15,8 +15,9 @@ from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document
 from ebbtide.api.wire_cloud import AUTH_NONE, AUTH_SCRAM, STORAGE_ENGINE, SYNC_SOURCE, backup_config_document
 from ebbtide.backup.head_requests import set_paused
-from ebbtide.backup.registration import remove_cluster
+from ebbtide.backup.part_heads import deciding_head
 from ebbtide.backup.revival import revive_cluster
+from ebbtide.backup.sharded_registration import remove_registered
 from ebbtide.catalog.clusters import NameTaken
 from ebbtide.domain.backup_config import BackupStatus, StatusChange, backup_status, decide_change
 from ebbtide.domain.cluster import Cluster
@@ -137,7 +138,7 @@ def _require_no_namespaces(fields: Fields, name: str) -> None:
 
 def _bring_to(call: Call, wanted: BackupStatus) -> Cluster:
     catalog, clock, cluster = call.context.catalog, call.context.clock, call.cluster
-    status = backup_status(cluster, catalog.heads.find(cluster.id))
+    status = backup_status(cluster, deciding_head(cluster, catalog))
     try:
         match decide_change(status, wanted):
             case None:
@@ -150,7 +151,7 @@ def _bring_to(call: Call, wanted: BackupStatus) -> Cluster:
                     cluster, is_paused=is_paused, catalog=catalog, clock=clock, actor=call.actor
                 )
             case StatusChange.REMOVE:
-                return remove_cluster(cluster, catalog=catalog, clock=clock, actor=call.actor)
+                return remove_registered(cluster, catalog=catalog, clock=clock, actor=call.actor)
             case StatusChange.REVIVE:
                 return revive_cluster(cluster, catalog=catalog, clock=clock, actor=call.actor)
     except NameTaken:
@@ -164,5 +165,5 @@ def _answer(call: Call, cluster: Cluster) -> Answer:
 
 
 def _document(call: Call, cluster: Cluster) -> Document:
-    head = call.context.catalog.heads.find(cluster.id)
+    head = deciding_head(cluster, call.context.catalog)
     return backup_config_document(cluster, head=head, addresses=call.addresses)

@@ -6,6 +6,7 @@ from ebbtide.api.operations import Call, Operation, Scope
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document, cluster_document, group_document
 from ebbtide.api.wire_cloud import deployment_document
+from ebbtide.backup.part_heads import deciding_head
 from ebbtide.domain.access import is_member
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.group import Group
@@ -61,7 +62,7 @@ def get_deployment(call: Call) -> Answer:
 
 
 def _deployment(call: Call, cluster: Cluster) -> Document:
-    head = call.context.catalog.heads.find(cluster.id)
+    head = deciding_head(cluster, call.context.catalog)
     return deployment_document(cluster, head=head, addresses=call.addresses)
 
 

@@ -13,19 +13,26 @@ from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire import Document
 from ebbtide.api.wire_oplog import archive_document
-from ebbtide.api.wire_own import checks_document, dry_run_document, own_cluster_document
-from ebbtide.backup.head_requests import set_mongod
-from ebbtide.backup.registration import (
-    RegistrationReport,
-    check_registration,
-    register_cluster,
-    remove_cluster,
+from ebbtide.api.wire_own import (
+    PartShown,
+    checks_document,
+    dry_run_document,
+    own_cluster_document,
+    sharded_dry_run_document,
 )
-from ebbtide.backup.registration_checks import RegistrationRequest
+from ebbtide.backup.head_requests import set_mongod
+from ebbtide.backup.registration import check_registration, register_cluster
+from ebbtide.backup.registration_checks import Check, RegistrationRequest
+from ebbtide.backup.sharded_discovery import whole_cluster_request
+from ebbtide.backup.sharded_registration import (
+    check_sharded_registration,
+    register_sharded_cluster,
+    remove_registered,
+)
 from ebbtide.catalog.clusters import NameTaken
 from ebbtide.domain.access import is_global_owner
 from ebbtide.domain.bounds import waiting_for_space
-from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster
+from ebbtide.domain.cluster import CLUSTER_NAME, CLUSTER_NAME_LENGTH_MAX, Cluster, ClusterKind
 
 PORT_MAX = 65535
 _KNOWN = (
@@ -80,6 +87,16 @@ def create_cluster(call: Call) -> Answer:
     if not is_dry_run and _is_name_taken(call, request.name):
         # Before the checks, which take seconds.
         raise refusal("CLUSTER_NAME_TAKEN", request.name)
+    whole = whole_cluster_request(request)
+    try:
+        if whole is not None:
+            return _create_sharded(call, whole, is_dry_run=is_dry_run)
+        return _create_replica_set(call, request, is_dry_run=is_dry_run)
+    except NameTaken:
+        raise refusal("CLUSTER_NAME_TAKEN", request.name) from None
+
+
+def _create_replica_set(call: Call, request: RegistrationRequest, *, is_dry_run: bool) -> Answer:
     report = check_registration(
         request,
         settings=call.context.settings,
@@ -90,19 +107,41 @@ def create_cluster(call: Call) -> Answer:
     if is_dry_run:
         return Answer(document=dry_run_document(report))
     if not report.ok:
-        raise _refuse_registration(report)
-    try:
-        cluster = register_cluster(
-            request,
-            report,
-            catalog=call.context.catalog,
-            service_key=call.context.service_key,
-            clock=call.context.clock,
-            group_id=call.group.id,
-            actor=call.actor,
-        )
-    except NameTaken:
-        raise refusal("CLUSTER_NAME_TAKEN", request.name) from None
+        raise _refuse_registration(report.checks)
+    cluster = register_cluster(
+        request,
+        report,
+        catalog=call.context.catalog,
+        service_key=call.context.service_key,
+        clock=call.context.clock,
+        group_id=call.group.id,
+        actor=call.actor,
+    )
+    return cluster_answer(call, cluster)
+
+
+def _create_sharded(call: Call, request: RegistrationRequest, *, is_dry_run: bool) -> Answer:
+    """The whole of it, a head for each part; `request` names the config server or a router."""
+    report = check_sharded_registration(
+        request,
+        settings=call.context.settings,
+        catalog=call.context.catalog,
+        group_id=call.group.id,
+        data_dir=call.context.data_dir,
+    )
+    if is_dry_run:
+        return Answer(document=sharded_dry_run_document(report))
+    if not report.ok:
+        raise _refuse_registration(report.checks)
+    cluster = register_sharded_cluster(
+        request,
+        report,
+        catalog=call.context.catalog,
+        service_key=call.context.service_key,
+        clock=call.context.clock,
+        group_id=call.group.id,
+        actor=call.actor,
+    )
     return cluster_answer(call, cluster)
 
 
@@ -110,9 +149,9 @@ def _is_name_taken(call: Call, name: str) -> bool:
     return any(c.name == name for c in call.context.catalog.clusters.list_in_group(call.group.id))
 
 
-def _refuse_registration(report: RegistrationReport) -> Exception:
-    problems = [f"{c.what} ({c.fix})" if c.fix else c.what for c in report.checks if not c.ok]
-    return refusal("REGISTRATION_REFUSED", "; ".join(problems), extra=checks_document(report.checks))
+def _refuse_registration(checks: tuple[Check, ...]) -> Exception:
+    problems = [f"{c.what} ({c.fix})" if c.fix else c.what for c in checks if not c.ok]
+    return refusal("REGISTRATION_REFUSED", "; ".join(problems), extra=checks_document(checks))
 
 
 def list_clusters(call: Call) -> Answer:
@@ -132,7 +171,7 @@ def get_cluster(call: Call) -> Answer:
 def delete_cluster(call: Call) -> Answer:
     """Begin to remove: the head leaves the set, the last snapshot stays. Asking twice is harmless."""
     catalog = call.context.catalog
-    removed = remove_cluster(call.cluster, catalog=catalog, clock=call.context.clock, actor=call.actor)
+    removed = remove_registered(call.cluster, catalog=catalog, clock=call.context.clock, actor=call.actor)
     return cluster_answer(call, removed, status=202)
 
 
@@ -164,8 +203,14 @@ def cluster_answer(call: Call, cluster: Cluster, *, status: int = 200) -> Answer
 def _document(call: Call, cluster: Cluster) -> Document:
     catalog = call.context.catalog
     archive = catalog.archives.find(cluster.id)
+    is_sharded = cluster.kind is ClusterKind.SHARDED
     return own_cluster_document(
         cluster,
+        parts=[
+            PartShown(part, catalog.heads.find(part.id)) for part in catalog.clusters.list_parts(cluster.id)
+        ]
+        if is_sharded
+        else None,
         head=catalog.heads.find(cluster.id),
         last_snapshot=catalog.snapshots.newest_complete(cluster.id),
         archive=None if archive is None else archive_document(archive, now=call.now),

@@ -20,9 +20,9 @@ def rejoin_head(call: Call) -> Answer:
 def detach_cluster(call: Call) -> Answer:
     """Remove a cluster without its set being asked; `removalCommand` is what is left to do on its primary."""
     _take_no_fields(call)
+    lines = head_requests.removal_lines(call.cluster, call.context.catalog)
     detached = _ask(call, head_requests.detach).document
-    line = head_requests.removal_line(call.cluster)
-    return Answer(document={**detached, "removalCommand": line}, status=202)
+    return Answer(document={**detached, "removalCommand": "\n".join(lines)}, status=202)
 
 
 def pause_cluster(call: Call) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ebbtide.api.families import Family
-from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.group import Group
 from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
@@ -146,7 +146,7 @@ def cluster_document(cluster: Cluster, *, addresses: Addresses) -> Document:
         "id": cluster.id,
         "name": cluster.name,
         "groupId": cluster.group_id,
-        "clusterType": "REPLICASET",
+        "clusterType": "SHARDED" if cluster.kind is ClusterKind.SHARDED else "REPLICASET",
         "mongoDBVersion": cluster.mongod_version,
         "links": self_links(addresses.cluster(cluster.group_id, cluster.id, cluster.name)),
     }

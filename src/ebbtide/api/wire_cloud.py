@@ -2,7 +2,7 @@
 
 from ebbtide.api.wire import Addresses, Document, iso_date, self_links
 from ebbtide.domain.backup_config import backup_status
-from ebbtide.domain.cluster import Cluster, Head
+from ebbtide.domain.cluster import Cluster, ClusterKind, Head
 from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.replica_set import TlsMode
 
@@ -15,17 +15,26 @@ SYNC_SOURCE = "SECONDARY"
 
 
 def deployment_document(cluster: Cluster, *, head: Head | None, addresses: Addresses) -> Document:
-    """A cluster. Its head is what we hear from."""
+    """A cluster, which may be a sharded one, or a part of one. Its head is what we hear from."""
     heartbeat = {} if head is None else {"lastHeartbeat": iso_date(head.updated)}
+    is_set = cluster.kind is ClusterKind.REPLICA_SET
     return {
         "id": cluster.id,
         "groupId": cluster.group_id,
         "clusterName": cluster.name,
-        "typeName": "REPLICA_SET",
-        "replicaSetName": cluster.replica_set_name,
+        "typeName": deployment_type(cluster),
+        **({"replicaSetName": cluster.replica_set_name} if is_set else {}),
+        **({} if cluster.shard_name is None else {"shardName": cluster.shard_name}),
         **heartbeat,
         "links": self_links(addresses.cluster(cluster.group_id, cluster.id, cluster.name)),
     }
+
+
+def deployment_type(cluster: Cluster) -> str:
+    """A cluster's `typeName`."""
+    if cluster.kind is ClusterKind.SHARDED:
+        return "SHARDED_REPLICA_SET"
+    return "CONFIG_SERVER_REPLICA_SET" if cluster.is_config_server else "REPLICA_SET"
 
 
 def backup_config_document(cluster: Cluster, *, head: Head | None, addresses: Addresses) -> Document:

@@ -5,6 +5,7 @@ each field means is in docs/api.md.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from ebbtide.api.wire import (
@@ -19,6 +20,7 @@ from ebbtide.api.wire import (
 )
 from ebbtide.backup.registration import RegistrationReport
 from ebbtide.backup.registration_checks import Check
+from ebbtide.backup.sharded_registration import ShardedReport
 from ebbtide.domain.cluster import Cluster, Head
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event
@@ -29,9 +31,18 @@ from ebbtide.domain.restore_point import Resolution
 from ebbtide.domain.snapshot import Snapshot
 
 
+@dataclass(frozen=True)
+class PartShown:
+    """A part of a sharded cluster, and its head."""
+
+    cluster: Cluster
+    head: Head | None
+
+
 def own_cluster_document(
     cluster: Cluster,
     *,
+    parts: Sequence[PartShown] | None = None,
     head: Head | None,
     last_snapshot: Snapshot | None,
     archive: Document | None = None,
@@ -39,12 +50,17 @@ def own_cluster_document(
     shows_paths: bool = False,
     addresses: Addresses,
 ) -> Document:
-    """`waits_for` is why no snapshot is begun now; empty: nothing holds them up. `shows_paths`: of the server too."""
+    """`parts` are those of a sharded cluster; `waits_for` is why no snapshot is begun now; empty: nothing holds them up.
+    `shows_paths`: of the server too."""
     return present(
         id=cluster.id,
         groupId=cluster.group_id,
         name=cluster.name,
-        replicaSetName=cluster.replica_set_name,
+        kind=cluster.kind.value,
+        replicaSetName=cluster.replica_set_name or None,
+        partOf=cluster.parent_id,
+        shardName=cluster.shard_name,
+        configServer=cluster.is_config_server or None,
         mongodVersion=cluster.mongod_version,
         fcv=cluster.fcv,
         mongod=cluster.mongod if shows_paths else None,
@@ -55,10 +71,24 @@ def own_cluster_document(
         created=iso_date(cluster.created),
         tls=None if cluster.tls_expires is None else _tls(cluster),
         head=None if head is None else _head(head),
+        parts=None if parts is None else [_part(part) for part in parts],
         archive=archive,
         lastSnapshot=None if last_snapshot is None else _last_snapshot(last_snapshot),
         snapshotsWaitFor=waits_for or None,
         links=self_links(addresses.own_cluster(cluster.group_id, cluster.name)),
+    )
+
+
+def _part(part: PartShown) -> Document:
+    return present(
+        id=part.cluster.id,
+        name=part.cluster.name,
+        shardName=part.cluster.shard_name,
+        configServer=part.cluster.is_config_server or None,
+        replicaSetName=part.cluster.replica_set_name,
+        mongodVersion=part.cluster.mongod_version,
+        state=part.cluster.state.value,
+        head=None if part.head is None else _head(part.head),
     )
 
 
@@ -86,6 +116,23 @@ def dry_run_document(report: RegistrationReport) -> Document:
         **checks_document(report.checks),
         "head": {"host": report.head_host, "port": report.head_port},
         "needs": {"diskBytes": report.disk_bytes, "memoryBytes": report.memory_bytes},
+    }
+
+
+def sharded_dry_run_document(report: ShardedReport) -> Document:
+    return {
+        "dryRun": True,
+        "ok": report.ok,
+        **checks_document(report.checks),
+        "needs": {"diskBytes": report.disk_bytes, "memoryBytes": report.memory_bytes},
+        "parts": [
+            {
+                "name": part.request.name,
+                **({} if part.address.is_config_server else {"shardName": part.address.name}),
+                "head": {"host": part.report.head_host, "port": part.report.head_port},
+            }
+            for part in report.parts
+        ],
     }
 
 

@@ -1,7 +1,8 @@
 """What a person may ask of a cluster's head: come back, be let go, take no snapshots, show another certificate, run
 another mongod.
 
-Each writes a wish to the catalog, and the worker that keeps the head acts on it; asking twice is harmless.
+Each writes a wish to the catalog, and the worker that keeps the head acts on it; asking twice is harmless. What is asked
+of a sharded cluster is asked of each of its parts; what would tear a part from its cluster is refused.
 Crash: a wish that is recorded is fulfilled by whichever worker keeps the head next.
 """
 
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.replica_set import join_host_port
 from ebbtide.errors import InvalidInput, NotFound, Refused
@@ -26,6 +27,11 @@ from ebbtide.sealing import ServiceKey
 
 def rejoin(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
     """Have a head put back that somebody took out of its set. Raises Refused where it is in its set, or leaving it."""
+    if cluster.kind is ClusterKind.SHARDED:
+        raise Refused(
+            f"{cluster.name} is a sharded cluster, and its parts have the heads",
+            hint=f"ebbtide clusters show {cluster.name} names the part; ebbtide clusters rejoin PART",
+        )
     head = catalog.heads.find(cluster.id)
     if cluster.state is not ClusterState.ACTIVE or head is None:
         raise Refused(
@@ -46,8 +52,20 @@ def detach(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> C
 
     The set goes on listing the head, until somebody runs `removal_line` on its primary.
     """
+    require_whole(cluster, catalog, "detach")
     if cluster.state is ClusterState.REMOVED or cluster.is_detached:
         return cluster
+    for part in catalog.clusters.list_parts(cluster.id):
+        _detach_one(part, catalog=catalog, clock=clock, actor=actor)
+    if cluster.kind is ClusterKind.SHARDED:
+        catalog.clusters.detach(cluster.id)
+        # No head of its own has to be ended first.
+        catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
+        return catalog.clusters.find(cluster.id) or cluster
+    return _detach_one(cluster, catalog=catalog, clock=clock, actor=actor)
+
+
+def _detach_one(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
     catalog.clusters.detach(cluster.id)
     record_event(
         catalog,
@@ -67,8 +85,29 @@ def removal_line(cluster: Cluster) -> str:
     return f'rs.remove("{join_host_port(cluster.head_host, cluster.head_port)}")'
 
 
+def removal_lines(cluster: Cluster, catalog: Catalog) -> list[str]:
+    """`removal_line` of a cluster, or of each part of a sharded one, which is named."""
+    if cluster.kind is ClusterKind.REPLICA_SET:
+        return [removal_line(cluster)]
+    return [
+        f"{removal_line(part)}  // on the primary of {part.replica_set_name}"
+        for part in catalog.clusters.list_parts(cluster.id)
+    ]
+
+
+def require_whole(cluster: Cluster, catalog: Catalog, command: str) -> None:
+    """Raise Refused for a part of a sharded cluster that is backed up: `command` is for the whole of it."""
+    parent = None if cluster.parent_id is None else catalog.clusters.find(cluster.parent_id)
+    if parent is not None and parent.state is ClusterState.ACTIVE:
+        raise Refused(
+            f"{cluster.name} is a part of the sharded cluster {parent.name}",
+            hint=f"ebbtide clusters {command} {parent.name}, which does it for all parts",
+        )
+
+
 def set_paused(cluster: Cluster, *, is_paused: bool, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
     """Begin no snapshots of it any more, or begin them again. Its head goes on following either way."""
+    require_whole(cluster, catalog, "pause" if is_paused else "resume")
     if cluster.state is not ClusterState.ACTIVE:
         raise Refused(f"{cluster.name} is not backed up (any more)")
     if cluster.is_paused is not is_paused:
@@ -96,7 +135,9 @@ def set_mongod(
         raise InvalidInput(
             "mongod", expected="an absolute path on the machine of Ebbtide's worker", got=mongod
         )
-    if cluster.mongod != mongod:
+    for part in catalog.clusters.list_parts(cluster.id):
+        set_mongod(part, mongod=mongod, catalog=catalog, clock=clock, actor=actor)
+    if cluster.kind is ClusterKind.REPLICA_SET and cluster.mongod != mongod:
         catalog.clusters.set_mongod(cluster.id, mongod)
         message = f"the head of {cluster.name} is to run {mongod or 'the mongod that the settings say'}"
         _record(catalog, clock, cluster, actor, "cluster.mongod_set", message)
@@ -117,6 +158,11 @@ def renew_certificate(
 
     Raises InvalidInput for texts that are no certificates, Refused for a certificate that would not do.
     """
+    if cluster.kind is ClusterKind.SHARDED:
+        raise Refused(
+            f"{cluster.name} is a sharded cluster, and its parts have the heads",
+            hint=f"ebbtide clusters credentials {cluster.name} gives a certificate to all of them",
+        )
     if cluster.tls_ca is None or cluster.tls_certificate is None or cluster.state is not ClusterState.ACTIVE:
         raise Refused(f"{cluster.name} has no certificate that another one could replace")
     material, facts = read_material(ca=tls_ca or cluster.tls_ca, certificate=tls_certificate)

@@ -225,7 +225,7 @@ def _judge_topology(hello: Mapping[str, Any]) -> Check:
             name="replica set",
             ok=False,
             what="this is a router of a sharded cluster",
-            fix="only replica sets can be registered; a shard can be registered on its own",
+            fix="name the cluster's config server; the whole cluster is registered then",
         )
     if "setName" not in hello:
         fix = (

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ebbtide.backup.head_requests import require_whole
 from ebbtide.backup.registration import (
     ANSWER_SECONDS,
     RegistrationReport,
@@ -21,7 +22,7 @@ from ebbtide.backup.registration import (
     remove_cluster,
     request_credentials,
 )
-from ebbtide.backup.registration_checks import RegistrationRequest, check_request
+from ebbtide.backup.registration_checks import Check, RegistrationRequest, check_request
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
@@ -58,6 +59,23 @@ class ShardedReport:
     @property
     def config(self) -> PartReport:
         return self.parts[0]
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Every check of every part, under the part's name."""
+        return tuple(
+            replace(check, name=f"{part.address.name}: {check.name}")
+            for part in self.parts
+            for check in part.report.checks
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(part.report.disk_bytes for part in self.parts)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(part.report.memory_bytes for part in self.parts)
 
     def raise_unless_ok(self) -> None:
         """Raise RegistrationRefused with every failed check of every part."""
@@ -255,3 +273,25 @@ def remove_sharded_cluster(cluster: Cluster, *, catalog: Catalog, clock: Clock, 
     in_progress = catalog.cluster_snapshots.list_in_state(cluster.id, SnapshotState.IN_PROGRESS)
     if not in_progress and catalog.balancer_holds.find(cluster.id) is None:
         catalog.clusters.set_state(cluster.id, ClusterState.REMOVED)
+
+
+def remove_registered(cluster: Cluster, *, catalog: Catalog, clock: Clock, actor: str) -> Cluster:
+    """Remove a cluster of any kind. Raises Refused for a part of a sharded cluster that is backed up."""
+    require_whole(cluster, catalog, "remove")
+    if cluster.kind is ClusterKind.REPLICA_SET:
+        return remove_cluster(cluster, catalog=catalog, clock=clock, actor=actor)
+    if cluster.state is ClusterState.REMOVED:
+        return cluster
+    if cluster.state is ClusterState.ACTIVE:
+        record_event(
+            catalog,
+            clock,
+            level=EventLevel.INFO,
+            kind="cluster.removing",
+            message=f"{cluster.name} is being removed: the heads of its parts leave, the last snapshots stay",
+            group_id=cluster.group_id,
+            cluster_id=cluster.id,
+            actor=actor,
+        )
+    remove_sharded_cluster(cluster, catalog=catalog, clock=clock, actor=actor)
+    return catalog.clusters.find(cluster.id) or cluster

@@ -1,4 +1,4 @@
-"""`ebbtide clusters …`: register replica sets, watch their heads, let them go.
+"""`ebbtide clusters …`: register replica sets and sharded clusters, watch their heads, let them go.
 
 Files named on the command line are read here; the API gets their contents, never a path. A password is never an
 argument: it would be in the process list and in the shell's history.
@@ -39,7 +39,9 @@ _HEAD_GONE = ("LEAVING", "GONE")
 def register(app: typer.Typer) -> None:
     """Add `clusters` to the command line."""
     commands = typer.Typer(
-        name="clusters", help="Register replica sets for backup, and watch them.", no_args_is_help=True
+        name="clusters",
+        help="Register replica sets and sharded clusters for backup, and watch them.",
+        no_args_is_help=True,
     )
     commands.command(name="add", epilog=_ADD_EXAMPLES)(add)
     commands.command(name="list", epilog=_LIST_EXAMPLES)(list_)
@@ -57,6 +59,8 @@ Examples:
   ebbtide clusters add shop --uri 'mongodb://db1:27017/?replicaSet=rs0' \\
       --username ebbtide --password-file ./password --keyfile /etc/mongodb/keyfile
   ebbtide clusters add shop --uri mongodb://db1 --head-host backup.internal --head-port 27117
+  ebbtide clusters add orders --uri 'mongodb://config1:27019/?replicaSet=config' \\
+      --username ebbtide --password-file ./password --keyfile /etc/mongodb/keyfile   # a sharded cluster, whole
   ebbtide clusters add shop --uri mongodb+srv://shop.internal --username ebbtide --password-file ./password \\
       --tls-ca ./ca.pem --tls-certificate ./head.pem --head-host backup.internal
 """
@@ -111,10 +115,13 @@ def add(
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
-    """Register a replica set for backup.
+    """Register a replica set, or a whole sharded cluster, for backup.
 
     Checks everything first and reports all problems together; nothing is changed unless all is well. Then a hidden
     member (the head) joins the set, in the background: this command does not wait for it.
+
+    Of a sharded cluster name the config server (a shard, or a router, leads there too): every shard and the config
+    server get a head. The user must exist in each of them, and the keyfile is needed to stop the balancer meanwhile.
     """
     require_no_credentials(uri)
     registration = build_registration(
@@ -149,9 +156,11 @@ def add(
                 _show_report(session.output, refusal.document)
             raise
         session.output.document(cluster)
-        session.output.text(
-            f"registered {name} ({cluster.get('id')}); its head joins the set in the background"
+        parts = cluster.get("parts")
+        joining = (
+            f"the heads of its {len(parts)} parts join their sets" if parts else "its head joins the set"
         )
+        session.output.text(f"registered {name} ({cluster.get('id')}); {joining} in the background")
         session.output.text(f"next: ebbtide clusters watch {name}")
 
 
@@ -230,7 +239,12 @@ def watch(
                 f"the head goes on in the background; to look again: ebbtide clusters watch {name}"
             ) from error
         require_following(last)
-        session.output.text(f"the head of {name} follows its set; next: ebbtide snapshots create {name}")
+        whose = (
+            f"all heads of {name} follow their sets"
+            if last.get("parts")
+            else f"the head of {name} follows its set"
+        )
+        session.output.text(f"{whose}; next: ebbtide snapshots create {name}")
 
 
 _REMOVE_EXAMPLES = """\b
@@ -308,7 +322,11 @@ class ChecksFailed(RegistrationRefused):
 
 
 def head_has_settled(cluster: Mapping[str, Any]) -> bool:
-    """Whether waiting for the head is over, well or not."""
+    """Whether waiting for the head, or for those of all parts, is over, well or not."""
+    if cluster.get("parts"):
+        settled = [part for part in cluster["parts"] if head_has_settled(part)]
+        is_trouble = any((part.get("head") or {}).get("state") != "FOLLOWING" for part in settled)
+        return is_trouble or len(settled) == len(cluster["parts"])
     if cluster.get("state") in ("REMOVING", "REMOVED"):
         return True
     return (cluster.get("head") or {}).get("state") in ("FOLLOWING", "FAILED", "REMOVED", *_HEAD_GONE)
@@ -316,8 +334,13 @@ def head_has_settled(cluster: Mapping[str, Any]) -> bool:
 
 def require_following(cluster: Mapping[str, Any]) -> None:
     """Raise HeadUnavailable for a failed head, Refused for a cluster that is being removed."""
+    for part in cluster.get("parts") or ():
+        if head_has_settled(part):
+            require_following(part)
     head = cluster.get("head") or {}
     name = cluster.get("name")
+    if cluster.get("parts") and cluster.get("state") == "ACTIVE":
+        return
     if cluster.get("state") in ("REMOVING", "REMOVED") or head.get("state") in _HEAD_GONE:
         raise Refused(f"{name} is being removed: its head does not come back")
     if head.get("state") == "REMOVED":
@@ -342,15 +365,24 @@ def _show_report(output: Output, report: Mapping[str, Any]) -> None:
         if not check.get("ok") and check.get("fix"):
             output.remark(f"        fix: {check['fix']}")
     head, needs = report.get("head") or {}, report.get("needs") or {}
-    if head and needs:
+    for part in report.get("parts") or ():
+        output.remark(f"the head of {part['name']} will be {part['head']['host']}:{part['head']['port']}")
+    if needs and (head or report.get("parts")):
+        who = (
+            f"the head will be {head.get('host')}:{head.get('port')}; it takes"
+            if head
+            else "together they take"
+        )
         output.remark(
-            f"the head will be {head.get('host')}:{head.get('port')}; it takes about "
-            f"{human_bytes(needs.get('diskBytes') or 0)} of disk and "
+            f"{who} about {human_bytes(needs.get('diskBytes') or 0)} of disk and "
             f"{human_bytes(needs.get('memoryBytes') or 0)} of memory on Ebbtide's machine"
         )
 
 
 def _show_head(view: ProgressView, cluster: Mapping[str, Any]) -> None:
+    if cluster.get("parts"):
+        view.show(documents.heads_in_short(cluster["parts"]))
+        return
     head = cluster.get("head") or {}
     sync = head.get("initialSync")
     state = str(head.get("state", "waiting for a worker"))
@@ -369,11 +401,12 @@ def _show_head(view: ProgressView, cluster: Mapping[str, Any]) -> None:
 def _confirm_removal(output: Output, cluster: Mapping[str, Any]) -> None:
     if not sys.stdin.isatty():
         raise InvalidInput("--yes", expected="it, because there is no terminal to ask on")
-    head = cluster.get("head") or {}
     output.remark(f"{cluster.get('name')} will not be backed up any more:")
-    output.remark(
-        f"  its head {head.get('host', '')}:{head.get('port', '')} leaves {cluster.get('replicaSetName')},"
-    )
-    output.remark("  and the head's files are deleted; snapshots and restore jobs stay.")
+    for part in cluster.get("parts") or (cluster,):
+        head = part.get("head") or {}
+        output.remark(
+            f"  the head {head.get('host', '')}:{head.get('port', '')} leaves {part.get('replicaSetName')},"
+        )
+    output.remark("  and their files are deleted; snapshots and restore jobs stay.")
     if not typer.confirm("remove it?", err=True):
         raise Interrupted("nothing was changed")

@@ -183,7 +183,8 @@ def show_detached(output: Output, detached: Document) -> None:
     """What is left to do for the person who let go of a cluster."""
     output.text(f"{detached.get('name')} is let go of; its last snapshot stays, older ones until they expire")
     output.text("on the set's primary, once there is one, in mongosh:")
-    output.text(f"  {detached.get('removalCommand')}")
+    for line in str(detached.get("removalCommand")).splitlines():
+        output.text(f"  {line}")
 
 
 def _confirm_detaching(output: Output, cluster: Document) -> None:

@@ -5,7 +5,7 @@ Source: contract section 10: start from INACTIVE or STOPPED, stop from STARTED, 
 
 from enum import StrEnum
 
-from ebbtide.domain.cluster import Cluster, ClusterState, Head
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, Head
 
 
 class BackupStatus(StrEnum):
@@ -58,4 +58,7 @@ def decide_change(now: BackupStatus, wanted: BackupStatus) -> StatusChange | Non
 
 def forgot_secrets(cluster: Cluster) -> bool:
     """Whether a terminated cluster cannot be reached any more without secrets that were forgotten with it."""
+    if cluster.kind is ClusterKind.SHARDED or cluster.parent_id is not None:
+        # Its balancer is asked with the keyfile, and its parts are registered together.
+        return True
     return cluster.authorization or cluster.username is not None or cluster.tls_ca is not None

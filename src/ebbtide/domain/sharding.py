@@ -64,6 +64,11 @@ class ShardedTopology:
         return (self.config, *self.shards)
 
 
+def may_name_the_whole(hello: Mapping[str, Any]) -> bool:
+    """Whether who answers `hello` so knows the whole cluster: a router, or a member of the config server."""
+    return hello.get("msg") == "isdbgrid" or "configsvr" in hello
+
+
 def config_server_in(shard_map: Mapping[str, Any]) -> PartAddress:
     """The config server in a reply of `getShardMap`. Raises Refused where the server does not say it."""
     address = shard_map.get("map", {}).get(CONFIG_PART)
@@ -86,6 +91,32 @@ def parse_topology(shard_map: Mapping[str, Any], shards: Iterable[Mapping[str, A
         config=config_server_in(shard_map),
         shards=tuple(parse_address(str(entry["_id"]), str(entry["host"])) for entry in entries),
         draining=frozenset(str(entry["_id"]) for entry in entries if entry.get("draining")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsChange:
+    """How a cluster differs from its registered shards. `absent` are those that it lacks now, for the next comparison."""
+
+    added: tuple[PartAddress, ...]
+    gone: frozenset[str]
+    absent: frozenset[str]
+
+
+def compare_shards(
+    topology: ShardedTopology, registered: frozenset[str], *, absent_before: frozenset[str] | None
+) -> ShardsChange:
+    """What to register and what to let go: `registered` are names of shards.
+
+    Only a shard that was absent at the look before too is gone: one answer may be of a server that was about to step
+    down. A draining shard still belongs to the cluster.
+    """
+    present = {shard.name for shard in topology.shards}
+    absent = frozenset(registered - present)
+    return ShardsChange(
+        added=tuple(shard for shard in topology.shards if shard.name not in registered),
+        gone=absent & (absent_before or frozenset()),
+        absent=absent,
     )
 
 

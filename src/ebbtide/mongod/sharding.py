@@ -14,6 +14,7 @@ from typing import Any
 
 from bson import Timestamp
 from pymongo import MongoClient
+from pymongo.read_concern import ReadConcern
 
 from ebbtide.clock import Clock
 from ebbtide.domain.optime import OplogTimestamp
@@ -69,7 +70,8 @@ def read_topology(client: Client) -> ShardedTopology:
     """
     shard_map = run_admin(client, "getShardMap")
     with translated_errors("reading config.shards"):
-        shards = list(client.config.shards.find())
+        config = client.get_database("config", read_concern=ReadConcern("majority"))
+        shards = list(config.shards.find())
     return parse_topology(shard_map, shards)
 
 

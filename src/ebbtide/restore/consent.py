@@ -57,6 +57,11 @@ def allow_restores(
     """
     if cluster.state is not ClusterState.ACTIVE:
         raise Refused(f"{cluster.name} is not backed up (any more)")
+    if cluster.parent_id is not None:
+        raise Refused(
+            f"{cluster.name} is a part of a sharded cluster: replaced alone it would not fit the others",
+            hint="download it and its siblings as one batch instead",
+        )
     _require_account(cluster, account)
     login: Login | None = account.credentials()
     if cluster.kind is ClusterKind.SHARDED:

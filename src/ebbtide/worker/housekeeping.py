@@ -20,6 +20,7 @@ from ebbtide.backup.snapshot_changes import (
     expire_links_of_deleted,
     expire_snapshot,
 )
+from ebbtide.backup.topology_following import TopologyFollower
 from ebbtide.domain.cluster_snapshot import PartSnapshot
 from ebbtide.domain.ids import ClusterId, SnapshotId, new_id
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -40,6 +41,7 @@ LOOK_SECONDS = 2.0
 RETENTION_SECONDS = 20.0
 FORGET_SECONDS = 3600.0
 KEYS_SECONDS = 60.0
+TOPOLOGY_SECONDS = 10.0
 PRUNE_AGAIN_AFTER = timedelta(minutes=10)
 """So soon prune runs again where something went before it."""
 
@@ -59,6 +61,9 @@ class Housekeeping:
         self._pruning: threading.Thread | None = None
         self._settling: threading.Thread | None = None
         self._settling_sharded: threading.Thread | None = None
+        self._topology = TopologyFollower(context)
+        self._following: threading.Thread | None = None
+        self._followed_at = float("-inf")
         self._looked_at = float("-inf")
         self._retained_at = float("-inf")
         self._forgot_at = float("-inf")
@@ -100,6 +105,7 @@ class Housekeeping:
         self._oplog_upkeep.look()
         self._settle_abandoned()
         self._settle_sharded()
+        self._follow_topology()
         self._prune(now)
 
     def _settle_abandoned(self) -> None:
@@ -128,6 +134,23 @@ class Housekeeping:
             settle_cluster_snapshots(self._context)
         except EbbtideError as error:
             _log.warning("cluster_snapshots.trouble", message=str(error))
+
+    def _follow_topology(self) -> None:
+        """In a thread of its own, for the same reason."""
+        if self._following is not None and self._following.is_alive():
+            return
+        if self._clock.monotonic() - self._followed_at >= TOPOLOGY_SECONDS:
+            self._followed_at = self._clock.monotonic()
+            self._following = threading.Thread(
+                target=self._run_following, name="topology of sharded clusters", daemon=True
+            )
+            self._following.start()
+
+    def _run_following(self) -> None:
+        try:
+            self._topology.look()
+        except EbbtideError as error:
+            _log.warning("topology.trouble", message=str(error))
 
     def _forget(self, now: datetime) -> None:
         """Remove what the catalog tells of times long past."""

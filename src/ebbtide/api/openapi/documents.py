@@ -93,7 +93,7 @@ class Cluster(TypedDict):
     id: Id
     name: str
     groupId: Id
-    clusterType: Literal["REPLICASET"]
+    clusterType: Literal["REPLICASET", "SHARDED"]
     mongoDBVersion: str
     links: list[Link]
 
@@ -104,8 +104,9 @@ class Deployment(TypedDict):
     id: Id
     groupId: Id
     clusterName: str
-    typeName: Literal["REPLICA_SET"]
-    replicaSetName: str
+    typeName: Literal["REPLICA_SET", "CONFIG_SERVER_REPLICA_SET", "SHARDED_REPLICA_SET"]
+    replicaSetName: NotRequired[str]
+    shardName: NotRequired[str]
     lastHeartbeat: NotRequired[Date]
     links: list[Link]
 

@@ -17,7 +17,7 @@ from ebbtide.api.openapi.documents import (
 )
 from ebbtide.domain.access import Role
 from ebbtide.domain.automated_restore import TargetState, WriteBlock
-from ebbtide.domain.cluster import ClusterState, HeadState
+from ebbtide.domain.cluster import ClusterKind, ClusterState, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.job import JobState
 from ebbtide.domain.prune_run import PruneState
@@ -80,13 +80,31 @@ class Archive(TypedDict):
     gaps: Int32
 
 
+class ClusterPart(TypedDict):
+    """A replica set of a sharded cluster, which is a cluster of its own too: a shard, or the config server."""
+
+    id: Id
+    name: str
+    shardName: NotRequired[str]
+    configServer: NotRequired[bool]
+    replicaSetName: str
+    mongodVersion: str
+    state: ClusterState
+    head: NotRequired[Head]
+
+
 class OwnCluster(TypedDict):
-    """A registered cluster with its head. `removalCommand` is in the answer to a detachment only."""
+    """A registered cluster with its head, or a sharded one with its parts. `partOf` is the id of the sharded cluster that
+    it is a part of. `removalCommand` is in the answer to a detachment only."""
 
     id: Id
     groupId: Id
     name: str
-    replicaSetName: str
+    kind: ClusterKind
+    replicaSetName: NotRequired[str]
+    partOf: NotRequired[Id]
+    shardName: NotRequired[str]
+    configServer: NotRequired[bool]
     mongodVersion: str
     fcv: str
     mongod: NotRequired[str]
@@ -97,6 +115,7 @@ class OwnCluster(TypedDict):
     created: Date
     tls: NotRequired[Tls]
     head: NotRequired[Head]
+    parts: NotRequired[list[ClusterPart]]
     archive: NotRequired[Archive]
     lastSnapshot: NotRequired[LastSnapshot]
     snapshotsWaitFor: NotRequired[str]
@@ -118,13 +137,22 @@ class HeadNeeds(TypedDict):
     memoryBytes: Bytes
 
 
+class PartRegistration(TypedDict):
+    """A part of a sharded cluster, as it would be registered."""
+
+    name: str
+    shardName: NotRequired[str]
+    head: HeadAddress
+
+
 class RegistrationReport(TypedDict):
-    """What a registration would come to."""
+    """What a registration would come to: of a replica set, with `head`, or of a sharded cluster, with `parts`."""
 
     dryRun: Literal[True]
     ok: bool
     checks: list[RegistrationCheck]
-    head: HeadAddress
+    head: NotRequired[HeadAddress]
+    parts: NotRequired[list[PartRegistration]]
     needs: HeadNeeds
 
 

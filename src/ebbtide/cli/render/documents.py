@@ -34,13 +34,23 @@ def bson_time(value: object) -> str:
     return f"{value.get('date')}, {value.get('increment')}" if isinstance(value, Mapping) else ""
 
 
+def heads_in_short(parts: Sequence[Document]) -> str:
+    """How many heads of a sharded cluster's parts follow, and what the others do."""
+    states = {str(part.get("name")): str((part.get("head") or {}).get("state", "none")) for part in parts}
+    others = [f"{name}: {state}" for name, state in states.items() if state != "FOLLOWING"]
+    shown = f"{len(states) - len(others)} of {len(states)} heads follow"
+    return shown + (f" ({', '.join(others)})" if others else "")
+
+
 def cluster_row(cluster: Document) -> Sequence[str]:
     head, last = cluster.get("head") or {}, cluster.get("lastSnapshot") or {}
+    parts = cluster.get("parts")
     return (
-        cell(cluster.get("name")),
+        # A part stands below its sharded cluster: their names begin alike.
+        ("  " if cluster.get("partOf") else "") + cell(cluster.get("name")),
         cell(cluster.get("id")),
         cell(cluster.get("state")),
-        cell(head.get("state")),
+        heads_in_short(parts) if parts else cell(head.get("state")),
         seconds(head.get("lagSeconds")),
         cell(last.get("completed") or last.get("created")),
         size(last.get("storedBytes")),
@@ -51,15 +61,19 @@ def cluster_fields(cluster: Document) -> Fields:
     head, last = cluster.get("head") or {}, cluster.get("lastSnapshot") or {}
     fields = [
         ("cluster", f"{cell(cluster.get('name'))} ({cell(cluster.get('id'))})"),
-        ("replica set", cell(cluster.get("replicaSetName"))),
+        *_what_it_is(cluster),
         ("version", _version(cluster)),
         *([("mongod", cell(cluster["mongod"]))] if cluster.get("mongod") else []),
         ("state", cell(cluster.get("state")) + (", paused" if cluster.get("paused") else "")),
         *([("snapshots wait", cell(cluster["snapshotsWaitFor"]))] if cluster.get("snapshotsWaitFor") else []),
         ("registered", cell(cluster.get("created"))),
         *([("restore target", _restore_target(cluster))] if cluster.get("restoreTarget") else []),
-        ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none"),
+        *_part_fields(cluster.get("parts")),
     ]
+    if not cluster.get("parts"):
+        fields.append(
+            ("head", f"{cell(head.get('state'))} since {cell(head.get('stateSince'))}" if head else "none")
+        )
     if head:
         restarts = head.get("restarts") or 0
         fields += [
@@ -88,6 +102,29 @@ def cluster_fields(cluster: Document) -> Fields:
         )
     else:
         fields.append(("last snapshot", "none"))
+    return fields
+
+
+def _what_it_is(cluster: Document) -> Fields:
+    if cluster.get("kind") == "SHARDED":
+        return [("sharded cluster", f"{len(cluster.get('parts') or ()) - 1} shards and a config server")]
+    fields = [("replica set", cell(cluster.get("replicaSetName")))]
+    if cluster.get("partOf"):
+        role = "the config server" if cluster.get("configServer") else f"the shard {cluster.get('shardName')}"
+        fields.append(("part", f"{role} of {cluster['partOf']}"))
+    return fields
+
+
+def _part_fields(parts: Sequence[Document] | None) -> Fields:
+    """A line for each part of a sharded cluster: its name, and what its head does."""
+    if not parts:
+        return []
+    fields = [("heads", heads_in_short(parts))]
+    for part in parts:
+        head = part.get("head") or {}
+        address = f" at {head.get('host')}:{head.get('port')}" if head else ""
+        lag = f", {seconds(head.get('lagSeconds'))} behind" if head.get("lagSeconds") is not None else ""
+        fields.append((f"  {part.get('name')}", f"{cell(head.get('state')) or 'no head yet'}{address}{lag}"))
     return fields
 
 

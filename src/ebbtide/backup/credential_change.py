@@ -3,18 +3,22 @@
 What is not given stays as it is; all of it together is then tried on the set, and replaced only if every check of
 credentials that registration makes holds. The worker that keeps the head goes over to it at its next look.
 
-Crash: the record has either the old credentials or the new ones, all of them.
+What a sharded cluster is given goes to each of its parts, once all of their sets accept it.
+
+Crash: the record has either the old credentials or the new ones, all of them; some parts of a sharded cluster may have the
+new ones and others the old. Giving them again ends that.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.backup.registration import gather_facts, with_certificate
 from ebbtide.backup.registration_checks import Check, Facts, RegistrationRequest, check_request, judge
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
-from ebbtide.domain.cluster import Cluster, ClusterState
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.sealed import Sealed
 from ebbtide.errors import InvalidInput, Refused, RegistrationRefused
@@ -69,7 +73,7 @@ def replace_credentials(
     clock: Clock,
     actor: str,
 ) -> Cluster:
-    """Try the credentials on the cluster's set, then replace the stored ones. Takes seconds.
+    """Try the credentials on the cluster's set, or on those of all parts, then replace the stored ones. Takes seconds.
 
     Raises InvalidInput for what cannot be credentials, Refused for a cluster that has none any more or whose other
     secrets cannot be read, CredentialsRefused where the set does not accept them.
@@ -78,14 +82,62 @@ def replace_credentials(
         raise Refused(
             f"{cluster.name} is not backed up (any more)", hint="ebbtide clusters add registers it again"
         )
+    is_sharded = cluster.kind is ClusterKind.SHARDED
+    sets = catalog.clusters.list_parts(cluster.id) if is_sharded else [cluster]
+    tried = [_try(one, given, service_key=service_key, settings=settings) for one in sets]
+    if not all(check.ok for one in tried for check in one.checks):
+        raise CredentialsRefused(
+            cluster.name, tuple(chain.from_iterable(_named(one, tried) for one in tried))
+        )
+    for one in tried:
+        _replace(one.cluster, one, catalog=catalog, service_key=service_key)
+        parent_id = one.cluster.parent_id
+        whole = None if parent_id is None else catalog.clusters.find(parent_id)
+        if one.cluster.is_config_server and whole is not None:
+            # What the cluster as a whole is asked with is what opens its config server.
+            _replace(whole, one, catalog=catalog, service_key=service_key)
+    record_event(
+        catalog,
+        clock,
+        level=EventLevel.INFO,
+        kind="cluster.credentials",
+        message=f"{cluster.name} was given its credentials again; its set accepts them",
+        group_id=cluster.group_id,
+        cluster_id=cluster.id,
+        actor=actor,
+    )
+    return catalog.clusters.find(cluster.id) or cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tried:
+    """Credentials as they would be, and what a set made of them."""
+
+    cluster: Cluster
+    request: RegistrationRequest
+    facts: Facts
+    checks: tuple[Check, ...]
+
+
+def _try(cluster: Cluster, given: GivenCredentials, *, service_key: ServiceKey, settings: Settings) -> _Tried:
     request = _complete(cluster, given, service_key)
     check_request(request)
     facts = with_certificate(
         gather_facts(request, settings=settings, data_dir=None), request, cluster.head_host
     )
     checks = judge_credentials(facts, request=request, cluster=cluster)
-    if not all(check.ok for check in checks):
-        raise CredentialsRefused(cluster.name, checks)
+    return _Tried(cluster=cluster, request=request, facts=facts, checks=checks)
+
+
+def _named(one: _Tried, tried: list[_Tried]) -> tuple[Check, ...]:
+    """Its checks, under its name where there are others."""
+    if len(tried) == 1:
+        return one.checks
+    return tuple(replace(check, name=f"{one.cluster.name}: {check.name}") for check in one.checks)
+
+
+def _replace(cluster: Cluster, tried: _Tried, *, catalog: Catalog, service_key: ServiceKey) -> None:
+    request, certificate = tried.request, tried.facts.certificate
 
     def sealed(secret: str | None) -> Sealed | None:
         return None if secret is None else service_key.seal(secret.encode(), record_id=cluster.id)
@@ -98,19 +150,8 @@ def replace_credentials(
         keyfile=sealed(request.keyfile),
         tls_ca=request.tls_ca,
         tls_certificate=sealed(request.tls_certificate),
-        tls_expires=None if facts.certificate is None else facts.certificate.not_after,
+        tls_expires=None if certificate is None else certificate.not_after,
     )
-    record_event(
-        catalog,
-        clock,
-        level=EventLevel.INFO,
-        kind="cluster.credentials",
-        message=f"{cluster.name} was given its credentials again; its set accepts them",
-        group_id=cluster.group_id,
-        cluster_id=cluster.id,
-        actor=actor,
-    )
-    return catalog.clusters.find(cluster.id) or cluster
 
 
 def judge_credentials(facts: Facts, *, request: RegistrationRequest, cluster: Cluster) -> tuple[Check, ...]:

@@ -64,7 +64,7 @@ class ShardedLab:
             for name in self.parts:
                 self._clients[name] = self._open_client(name)
             for name in self.shards:
-                self._add_shard(name)
+                self.add_shard(name)
         except BaseException:
             self.stop()
             raise
@@ -155,6 +155,11 @@ class ShardedLab:
         self._config_command("_configsvrAddShardToZone", shard, zone=zone)
         self._config_command("_configsvrUpdateZoneKeyRange", namespace, min=low, max=high, zone=zone)
 
+    def add_shard(self, name: str) -> None:
+        """Make one of the lab's shards, which was removed, a shard of the cluster again."""
+        hosts = ",".join(member.address for member in self.shards[name].members)
+        self._config_command("_configsvrAddShard", f"{name}/{hosts}", name=name)
+
     # --- balancer and time ----------------------------------------------------------------------------------------
 
     def balancer_status(self) -> Document:
@@ -224,10 +229,6 @@ class ShardedLab:
             w="majority",
             readConcernLevel="majority",
         )
-
-    def _add_shard(self, name: str) -> None:
-        hosts = ",".join(member.address for member in self.shards[name].members)
-        self._config_command("_configsvrAddShard", f"{name}/{hosts}", name=name)
 
     def _config_command(self, command: str, value: Any, **fields: Any) -> Document:
         return self.admin_client(CONFIG).admin.command(command, value, **fields, writeConcern=MAJORITY)

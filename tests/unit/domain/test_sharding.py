@@ -8,7 +8,9 @@ from ebbtide.domain.sharding import (
     BalancerMode,
     PartAddress,
     check_versions,
+    compare_shards,
     config_server_in,
+    may_name_the_whole,
     parse_address,
     parse_topology,
 )
@@ -85,3 +87,41 @@ def test_only_tried_versions_are_sent_internal_commands() -> None:
 
 def test_only_a_balancer_that_moves_chunks_has_to_be_stopped() -> None:
     assert [mode for mode in BalancerMode if mode.moves_chunks] == [BalancerMode.FULL]
+
+
+# As a router, a member of a config server and a shard's primary answer; the fields that matter.
+@pytest.mark.parametrize(
+    ("hello", "expected"),
+    [
+        ({"isWritablePrimary": True, "msg": "isdbgrid", "maxWireVersion": 17, "ok": 1.0}, True),
+        ({"setName": "config", "configsvr": 2, "isWritablePrimary": True, "ok": 1.0}, True),
+        ({"setName": "shard0", "isWritablePrimary": True, "ok": 1.0}, False),
+    ],
+    ids=["router", "config server", "shard"],
+)
+def test_a_router_and_the_config_server_know_the_whole_cluster(hello: dict[str, Any], expected: bool) -> None:
+    assert may_name_the_whole(hello) is expected
+
+
+@pytest.mark.parametrize(
+    ("registered", "absent_before", "added", "gone", "absent"),
+    [
+        ({"shard0", "shard1"}, None, [], set(), set()),
+        ({"shard0"}, None, ["shard1"], set(), set()),
+        (set(), None, ["shard0", "shard1"], set(), set()),
+        ({"shard0", "shard1", "old"}, None, [], set(), {"old"}),
+        ({"shard0", "shard1", "old"}, set(), [], set(), {"old"}),
+        ({"shard0", "shard1", "old"}, {"old"}, [], {"old"}, {"old"}),
+        ({"shard0", "shard1"}, {"shard1"}, [], set(), set()),
+        ({"shard0", "old", "older"}, {"older"}, ["shard1"], {"older"}, {"old", "older"}),
+    ],
+)
+def test_shards_come_at_once_and_go_at_the_second_look(
+    registered: set[str], absent_before: set[str] | None, added: list[str], gone: set[str], absent: set[str]
+) -> None:
+    before = None if absent_before is None else frozenset(absent_before)
+    change = compare_shards(parse_topology(FULL_MAP, SHARDS), frozenset(registered), absent_before=before)
+
+    assert [shard.name for shard in change.added] == added
+    assert change.gone == gone
+    assert change.absent == absent

@@ -49,7 +49,8 @@ CONFIG = (
     " provisioned links",
     "username excludedNamespaces includedNamespaces",
 )
-DEPLOYMENT = ("id groupId clusterName typeName replicaSetName links", "shardName lastHeartbeat")
+# `replicaSetName` is of the two replica-set types.
+DEPLOYMENT = ("id groupId clusterName typeName links", "replicaSetName shardName lastHeartbeat")
 TIME_RANGE = ("start end snapshotId", "shardCount configServerType")
 ON_DEMAND = ("clusterName description timestamp", "")
 GROUP = ("id name clusterCount created links", "")

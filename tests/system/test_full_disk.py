@@ -138,7 +138,11 @@ def small_filesystem(
     with tempfile.TemporaryDirectory() as directory:
         disk = Path(directory) / "disk"
         with mounted(disk):
-            service = new_service(flags=["--repository", str(disk / "repository")]).start()
+            service = new_service(
+                flags=["--repository", str(disk / "repository")],
+                # Less than what is left: the disk is to be full before snapshots pause for want of space.
+                environment={"EBBTIDE_REPOSITORY_MIN_FREE_BYTES": str(LEFT_BYTES // 4)},
+            ).start()
             try:
                 owner = new_owner(service)
                 owner.register()

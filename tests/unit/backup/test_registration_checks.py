@@ -78,7 +78,7 @@ def test_a_set_without_logins_passes_too() -> None:
     [
         ({}, "not a member of a replica set", "--replSet rs0"),
         ({}, "not a member of a replica set", "rs.initiate()"),
-        ({"msg": "isdbgrid"}, "router of a sharded cluster", "a shard can be registered on its own"),
+        ({"msg": "isdbgrid"}, "router of a sharded cluster", "name the cluster's config server"),
     ],
 )
 def test_what_is_no_replica_set_is_told_what_to_do_and_nothing_else(

@@ -212,7 +212,9 @@ def _document(call: Call, cluster: Cluster) -> Document:
         if is_sharded
         else None,
         head=catalog.heads.find(cluster.id),
-        last_snapshot=catalog.snapshots.newest_complete(cluster.id),
+        last_snapshot=(catalog.cluster_snapshots if is_sharded else catalog.snapshots).newest_complete(
+            cluster.id
+        ),
         archive=None if archive is None else archive_document(archive, now=call.now),
         waits_for=waiting_for_space(catalog.repository_space.find()),
         shows_paths=is_global_owner(call.caller),

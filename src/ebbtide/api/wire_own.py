@@ -22,6 +22,7 @@ from ebbtide.backup.registration import RegistrationReport
 from ebbtide.backup.registration_checks import Check
 from ebbtide.backup.sharded_registration import ShardedReport
 from ebbtide.domain.cluster import Cluster, Head
+from ebbtide.domain.cluster_snapshot import AnySnapshot
 from ebbtide.domain.download import Transfer
 from ebbtide.domain.event import Event
 from ebbtide.domain.job import Job
@@ -44,7 +45,7 @@ def own_cluster_document(
     *,
     parts: Sequence[PartShown] | None = None,
     head: Head | None,
-    last_snapshot: Snapshot | None,
+    last_snapshot: AnySnapshot | None,
     archive: Document | None = None,
     waits_for: str = "",
     shows_paths: bool = False,
@@ -176,13 +177,15 @@ def seconds_left(*, done: int, total: int | None, seconds: float) -> int | None:
     return max(0, round((total - done) * seconds / done))
 
 
-def _last_snapshot(snapshot: Snapshot) -> Document:
+def _last_snapshot(snapshot: AnySnapshot) -> Document:
+    """Sizes of a sharded cluster's are with its parts."""
+    of_set = snapshot if isinstance(snapshot, Snapshot) else None
     return present(
         id=snapshot.id,
         created=iso_date(snapshot.created),
         completed=date_or_none(snapshot.completed),
-        storedBytes=snapshot.stored_bytes,
-        newStoredBytes=snapshot.new_stored_bytes,
+        storedBytes=of_set.stored_bytes if of_set else None,
+        newStoredBytes=of_set.new_stored_bytes if of_set else None,
     )
 
 

@@ -61,13 +61,13 @@ class Head(TypedDict):
 
 
 class LastSnapshot(TypedDict):
-    """A cluster's newest complete snapshot."""
+    """A cluster's newest complete snapshot; the sizes of a sharded cluster's are with its parts."""
 
     id: Id
     created: Date
     completed: NotRequired[Date]
-    storedBytes: Bytes
-    newStoredBytes: Bytes
+    storedBytes: NotRequired[Bytes]
+    newStoredBytes: NotRequired[Bytes]
 
 
 class Archive(TypedDict):

@@ -105,5 +105,6 @@ def test_the_official_description_knows_what_is_sent(kind: Any, schema: str) -> 
     unknown = (kind.__required_keys__ | kind.__optional_keys__) - properties.keys()
     assert unknown <= {
         *("namespaceFilterList", "fullIncrementalDayOfWeek", "checks"),
+        *("isPossiblyInconsistent", "missingShards"),
         *("referenceHourOfDay", "referenceMinuteOfHour", "referenceTimeZoneOffset"),
     }

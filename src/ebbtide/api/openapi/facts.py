@@ -20,7 +20,7 @@ from ebbtide.api import (
     snapshots,
 )
 from ebbtide.api.on_demand import RETENTION_DAYS_MAX
-from ebbtide.api.openapi import documents, own_documents, requests
+from ebbtide.api.openapi import documents, own_cluster_documents, own_documents, requests
 from ebbtide.api.operations import Handler, Operation
 
 Schema = dict[str, Any]
@@ -86,7 +86,7 @@ _BY_HANDLER: dict[Handler, Facts] = {
     own_projects.set_roles: Facts(answer=own_documents.Member, request=requests.RolesRequest),
 }
 
-_OWN_CLUSTER = own_documents.OwnCluster
+_OWN_CLUSTER = own_cluster_documents.OwnCluster
 _OWN_RESTORE = own_documents.OwnRestoreJob
 _BY_NAME: dict[str, Facts] = {
     "listHostRestoreJobs": Facts(answer=documents.HostRestoreJob),
@@ -106,7 +106,7 @@ _BY_NAME: dict[str, Facts] = {
     "undeleteSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.Nothing),
     "listOwnClusters": Facts(answer=_OWN_CLUSTER),
     "registerCluster": Facts(
-        answer=_OWN_CLUSTER | own_documents.RegistrationReport, request=requests.Registration
+        answer=_OWN_CLUSTER | own_cluster_documents.RegistrationReport, request=requests.Registration
     ),
     "getOwnCluster": Facts(answer=_OWN_CLUSTER),
     "changeCluster": Facts(answer=_OWN_CLUSTER, request=requests.ClusterChange, status=202),

@@ -56,6 +56,9 @@ CRASH_POINTS: dict[str, str] = {
     "oplog.trimmed": "a slice that nothing needs is gone; older and newer ones may still be there",
     # open work of a part of a sharded cluster
     "open_work.recorded": "what was open at a moment is stored; the slices before it may still be there",
+    # checkpoint of a sharded cluster
+    "checkpoint.recorded": "a checkpoint is in the catalog as wanted; nothing else happened",
+    "checkpoint.noted": "every part's oplog has its token; the catalog does not say so",
     # restore job, HTTP
     "restore.recorded": "the restore job is in the catalog; no worker has begun",
     "restore.begun": "the restore job says IN_PROGRESS for its delivery; nothing was prepared",

@@ -36,6 +36,7 @@ HOST_POINTS = [name for name in CRASH_POINTS if name.startswith("host.")]
 # Visited in test_sharded_crashes.py, by the parts of a sharded cluster.
 OPEN_WORK_POINTS = [name for name in CRASH_POINTS if name.startswith("open_work.")]
 CLUSTER_SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("cluster_snapshot.")]
+CHECKPOINT_POINTS = [name for name in CRASH_POINTS if name.startswith("checkpoint.")]
 DEATHS_MAX = 3
 MERGE_SLICES = 4
 
@@ -150,7 +151,7 @@ def shop(new_service: Callable[..., RunningService], new_owner: Callable[[Runnin
 
 def test_every_crash_point_has_its_test() -> None:
     visited = [CLUSTER_POINTS, SNAPSHOT_POINTS, RESTORE_POINTS, REPLAY_POINTS, PRUNE_POINTS, OPLOG_POINTS]
-    visited += [AUTOMATED_POINTS, HOST_POINTS, OPEN_WORK_POINTS, CLUSTER_SNAPSHOT_POINTS]
+    visited += [AUTOMATED_POINTS, HOST_POINTS, OPEN_WORK_POINTS, CLUSTER_SNAPSHOT_POINTS, CHECKPOINT_POINTS]
     assert sorted(CRASH_POINTS) == sorted(point for points in visited for point in points)
 
 

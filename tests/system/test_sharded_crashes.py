@@ -1,8 +1,13 @@
 """A sharded cluster under backup, whatever its worker dies of: what its archives need is kept all the same."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
+import requests
+from requests.auth import HTTPDigestAuth
 
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import SystemClock
@@ -12,6 +17,7 @@ from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.ids import GroupId, SnapshotId, new_id
 from ebbtide.domain.snapshot import SnapshotState
+from ebbtide.errors import Unreachable
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.repository.repository import Repository
@@ -23,6 +29,7 @@ from ebbtide.testing.sharded_lab import ShardedLab
 from ebbtide.testing.sharded_registration import lab_request, register_lab
 
 OPEN_WORK_POINTS = ["open_work.recorded"]
+CHECKPOINT_POINTS = ["checkpoint.recorded", "checkpoint.noted"]
 CLUSTER_SNAPSHOT_POINTS = [name for name in CRASH_POINTS if name.startswith("cluster_snapshot.")]
 
 
@@ -80,6 +87,19 @@ class ShardedOwner:
         with self.service.catalog() as catalog:
             assert catalog.cluster_snapshots.insert(asked)
         return asked.id
+
+    def take_cluster_snapshot_once(self, cluster: Cluster) -> None:
+        """Have a complete snapshot of the cluster; one is taken where there is none."""
+        with self.service.catalog() as catalog:
+            complete = catalog.cluster_snapshots.list_in_state(cluster.id, SnapshotState.COMPLETE)
+        if not complete:
+            self.wait_for_cluster_snapshot(self.ask_for_cluster_snapshot(cluster))
+
+    def let_schedule_rest(self, cluster: Cluster) -> None:
+        """Nothing is taken but what is asked for."""
+        with self.service.catalog() as catalog:
+            schedule = catalog.schedules.get(cluster)
+            catalog.schedules.put(replace(schedule, counts_from=SystemClock().now() + timedelta(days=1)))
 
     def wait_for_cluster_snapshot(self, snapshot_id: SnapshotId) -> ClusterSnapshot:
         """The snapshot once it is complete, and nobody holds the balancer."""
@@ -143,3 +163,56 @@ def test_the_balancer_is_on_again_though_the_worker_dies_at_each_point(
     assert not done.is_possibly_inconsistent, "the balancer rested from the first attempt to the last"
     owner.service.terminate()
     owner.service.start()
+
+
+def test_a_checkpoint_is_taken_though_api_and_worker_die(owner: ShardedOwner) -> None:
+    cluster = owner.find_cluster()
+    owner.wait_until_following(cluster)
+    owner.take_cluster_snapshot_once(cluster)
+    owner.let_schedule_rest(cluster)
+    owner.service.arm_crash(*CHECKPOINT_POINTS)
+    with owner.service.client() as client:
+        # The api dies after the checkpoint is recorded, the worker after it is noted on every part.
+        with pytest.raises(Unreachable):
+            client.create_checkpoint(owner.service.group_id, cluster.name)
+        owner.service.wait_until(owner.service.has_crashed, f"crash points {CHECKPOINT_POINTS}")
+
+        def restorable() -> Any:
+            (found,) = client.list_checkpoints(owner.service.group_id, cluster.name)
+            assert found["state"] != "FAILED", found
+            return found if found["restorable"] else None
+
+        shown = owner.service.wait_until(restorable, "the checkpoint to be restorable")
+    assert [part["tokenDiscovered"] for part in shown["parts"]] == [True] * 3
+    assert shown["restoresTo"]["date"] <= shown["clusterTime"]["date"]
+    check_hosted_families(owner, cluster, shown)
+
+
+def check_hosted_families(owner: ShardedOwner, cluster: Cluster, shown: dict[str, Any]) -> None:
+    """Both hosted families list and show the checkpoint as the contract has it."""
+    group = f"groups/{owner.service.group_id}/clusters"
+    atlas = f"{owner.service.base_url}/api/atlas/v1.0/{group}/{cluster.name}/backupCheckpoints"
+    cloud = f"{owner.service.base_url}/api/public/v1.0/{group}/{cluster.id}/checkpoints"
+    with requests.Session() as session:
+        session.auth = HTTPDigestAuth(
+            owner.service.connection.public_key, owner.service.connection.private_key
+        )
+        for address in (atlas, cloud):
+            (listed,) = session.get(address, timeout=60).json()["results"]
+            found = session.get(f"{address}/{shown['id']}", timeout=60).json()
+            assert {"rel": "self", "href": f"{address}/{shown['id']}"} == listed["links"][0]
+            assert {**found, "links": listed["links"]} == listed
+            assert (found["timestamp"], found["restorable"]) == (shown["restoresTo"]["date"], True)
+            assert found["started"] <= found["completed"]
+            assert [(part["typeName"], part.get("shardName")) for part in found["parts"]] == [
+                ("CONFIG_SERVER_REPLICA_SET", None),
+                ("REPLICA_SET", "shard0"),
+                ("REPLICA_SET", "shard1"),
+            ]
+        missing = session.get(f"{atlas}/{'0' * 24}", timeout=60).json()
+        assert missing["errorCode"] == "CHECKPOINT_NOT_FOUND"
+        schedule = f"{owner.service.base_url}/api/atlas/v1.0/{group}/{cluster.name}/snapshotSchedule"
+        change = {"clusterCheckpointIntervalMin": 15}
+        assert session.patch(schedule, json=change, timeout=60).json()["clusterCheckpointIntervalMin"] == 15
+        refused = session.patch(schedule, json={"clusterCheckpointIntervalMin": 20}, timeout=60).json()
+        assert refused["errorCode"] == "INVALID_CLUSTER_CHECKPOINT_INTERVAL"

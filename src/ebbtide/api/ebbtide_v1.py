@@ -5,6 +5,7 @@ Here are the events and the status; clusters, snapshots, restore jobs and keys h
 
 from ebbtide import __version__
 from ebbtide.api import (
+    checkpoints,
     oplog_ranges,
     own_automated,
     own_clusters,
@@ -69,6 +70,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *own_hosts.OPERATIONS,
     *oplog_ranges.OPERATIONS,
     *own_snapshots.OPERATIONS,
+    *checkpoints.OWN_OPERATIONS,
     *own_restore_jobs.OPERATIONS,
     *own_restores.OPERATIONS,
     *own_automated.OPERATIONS,

@@ -17,8 +17,10 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.refusals import refusal
 from ebbtide.api.responses import Answer
 from ebbtide.api.wire_upkeep import schedule_document
+from ebbtide.domain.cluster import ClusterKind
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.schedule import (
+    CHECKPOINT_INTERVAL_MINUTES,
     DAILY_RETENTION_DAYS,
     INTERVAL_HOURS,
     MONTHLY_RETENTION_MONTHS,
@@ -96,7 +98,11 @@ def patch_schedule(call: Call) -> Answer:
     if call.cluster.parent_id is not None:
         raise refusal("CANNOT_MODIFY_SHARD_BACKUP_CONFIG", call.cluster.name)
     changes = parse_changes(
-        parse_object(call.body), cluster_id=call.cluster.id, group_id=call.group.id, family=call.family
+        parse_object(call.body),
+        cluster_id=call.cluster.id,
+        group_id=call.group.id,
+        family=call.family,
+        kind=call.cluster.kind,
     )
     before = call.context.catalog.schedules.get(call.cluster)
     after = replace(before, **changes)
@@ -110,7 +116,12 @@ def patch_schedule(call: Call) -> Answer:
 
 
 def parse_changes(
-    values: dict[str, Any], *, cluster_id: str, group_id: str, family: Family
+    values: dict[str, Any],
+    *,
+    cluster_id: str,
+    group_id: str,
+    family: Family,
+    kind: ClusterKind = ClusterKind.REPLICA_SET,
 ) -> dict[str, Any]:
     """The fields of the schedule that a body changes. Raises one refusal that names every bad field."""
     fields = Fields(values)
@@ -128,8 +139,7 @@ def parse_changes(
         fields.blame("CANNOT_SET_POINT_IN_TIME_WINDOW", _WINDOW)
     elif window:
         changes["point_in_time_window_hours"] = window
-    if fields.integer(_CHECKPOINT):
-        fields.blame("CANNOT_SET_CLUSTER_CHECKPOINT_INTERVAL_FOR_REPLICA_SET", _CHECKPOINT)
+    changes |= _parse_checkpoint_interval(fields, kind)
     others = _OTHER_FIELDS.get(family, ())
     if _OFFSET in others:
         changes |= _parse_offset(fields)
@@ -140,6 +150,18 @@ def parse_changes(
     fields.refuse_unknown((*choices, *others, _WINDOW, _CHECKPOINT, "clusterId", "groupId", "links"))
     raise_violations(fields.violations)
     return changes
+
+
+def _parse_checkpoint_interval(fields: Fields, kind: ClusterKind) -> dict[str, Any]:
+    interval = fields.integer(_CHECKPOINT)
+    if not interval:
+        return {}
+    if kind is not ClusterKind.SHARDED:
+        fields.blame("CANNOT_SET_CLUSTER_CHECKPOINT_INTERVAL_FOR_REPLICA_SET", _CHECKPOINT)
+    elif interval not in CHECKPOINT_INTERVAL_MINUTES:
+        allowed = _listed(CHECKPOINT_INTERVAL_MINUTES)
+        fields.blame("INVALID_CLUSTER_CHECKPOINT_INTERVAL", _CHECKPOINT, str(interval), allowed)
+    return {"checkpoint_interval_minutes": interval}
 
 
 def _parse_offset(fields: Fields) -> dict[str, Any]:
@@ -175,7 +197,12 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def _answer(call: Call, schedule: SnapshotSchedule) -> Answer:
-    document = schedule_document(schedule, cluster_name=call.cluster.name, addresses=call.addresses)
+    document = schedule_document(
+        schedule,
+        cluster_name=call.cluster.name,
+        is_sharded=call.cluster.kind is ClusterKind.SHARDED,
+        addresses=call.addresses,
+    )
     return entity_answer(call, document, relations=(CLUSTER, GROUP))
 
 

@@ -6,8 +6,11 @@ from ebbtide.domain.prune_run import PruneReport, PruneRun
 from ebbtide.domain.schedule import SnapshotSchedule
 
 
-def schedule_document(schedule: SnapshotSchedule, *, cluster_name: str, addresses: Addresses) -> Document:
-    """Contract section 9: the reference time in all families but Atlas, the day of the full read in one."""
+def schedule_document(
+    schedule: SnapshotSchedule, *, cluster_name: str, is_sharded: bool = False, addresses: Addresses
+) -> Document:
+    """Contract section 9: the reference time in all families but Atlas, the day of the full read in one; the interval
+    of checkpoints of sharded clusters alone."""
     document: Document = {
         "clusterId": schedule.id,
         "groupId": schedule.group_id,
@@ -18,6 +21,8 @@ def schedule_document(schedule: SnapshotSchedule, *, cluster_name: str, addresse
         "monthlySnapshotRetentionMonths": schedule.monthly_retention_months,
         "pointInTimeWindowHours": schedule.point_in_time_window_hours,
     }
+    if is_sharded:
+        document["clusterCheckpointIntervalMin"] = schedule.checkpoint_interval_minutes
     if addresses.family in (Family.CLOUD, Family.OWN):
         document["referenceHourOfDay"] = schedule.reference_hour
         document["referenceMinuteOfHour"] = schedule.reference_minute

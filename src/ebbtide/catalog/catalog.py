@@ -9,6 +9,7 @@ from pymongo.errors import PyMongoError
 from ebbtide.catalog.archives import ArchiveCollection
 from ebbtide.catalog.automated_restores import AutomatedRestoreCollection
 from ebbtide.catalog.balancer_holds import BalancerHoldCollection
+from ebbtide.catalog.checkpoints import CheckpointCollection
 from ebbtide.catalog.cluster_snapshots import ClusterSnapshotCollection
 from ebbtide.catalog.clusters import ClusterCollection, HeadCollection
 from ebbtide.catalog.connection import (
@@ -53,6 +54,7 @@ class Catalog:
         self.snapshots = SnapshotCollection(self._database)
         self.cluster_snapshots = ClusterSnapshotCollection(self._database)
         self.balancer_holds = BalancerHoldCollection(self._database)
+        self.checkpoints = CheckpointCollection(self._database)
         self.restore_jobs = RestoreJobCollection(self._database)
         self.automated_restores = AutomatedRestoreCollection(self._database)
         self.transfers = TransferCollection(self._database)

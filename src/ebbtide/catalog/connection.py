@@ -91,6 +91,9 @@ def ensure_indexes(database: Database[Document]) -> None:
     database.cluster_snapshots.create_index([("cluster_id", ASCENDING), *newest_first])
     database.cluster_snapshots.create_index([("state", ASCENDING)])
     database.cluster_snapshots.create_index([("cluster_id", ASCENDING), ("scheduled_for", DESCENDING)])
+    database.checkpoints.create_index([("cluster_id", ASCENDING), ("state", ASCENDING), *newest_first])
+    database.checkpoints.create_index([("cluster_id", ASCENDING), *newest_first])
+    database.checkpoints.create_index([("cluster_id", ASCENDING), ("scheduled_for", DESCENDING)])
     database.restore_jobs.create_index([("cluster_id", ASCENDING), *newest_first])
     # Workers look for unfinished jobs every few seconds, and jobs are kept for ever.
     database.restore_jobs.create_index([("status", ASCENDING)])

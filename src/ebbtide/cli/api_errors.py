@@ -122,6 +122,7 @@ _HINTS = {
     "NOT_IN_GROUP": "this key sees no such project: `ebbtide keys list` shows what it may use",
     "CLUSTER_NAME_NOT_FOUND": "`ebbtide clusters list` shows those that are there",
     "CLUSTER_NOT_FOUND": "`ebbtide clusters list` shows those that are there",
+    "CHECKPOINT_NOT_FOUND": "`ebbtide checkpoints list CLUSTER` shows those that are there",
     "SNAPSHOT_NOT_FOUND": "`ebbtide snapshots list CLUSTER` shows those that are there",
     "RESTORE_JOB_NOT_FOUND": "`ebbtide restores list CLUSTER` shows those that are there",
     "CLUSTER_NAME_TAKEN": "choose another name, or `ebbtide clusters show` that one",

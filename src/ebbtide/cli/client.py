@@ -266,6 +266,15 @@ class EbbtideClient:
 
     # Events, keys, status
 
+    def list_checkpoints(self, group_id: str, cluster: str) -> list[Document]:
+        return list(self._iter_list(f"{_cluster(group_id, cluster)}/checkpoints"))
+
+    def create_checkpoint(self, group_id: str, cluster: str) -> Document:
+        return self._document("POST", f"{_cluster(group_id, cluster)}/checkpoints", body={})
+
+    def get_checkpoint(self, group_id: str, cluster: str, checkpoint_id: str) -> Document:
+        return self._document("GET", f"{_cluster(group_id, cluster)}/checkpoints/{_segment(checkpoint_id)}")
+
     def get_oplog_ranges(self, group_id: str, cluster: str) -> Document:
         """What the cluster's oplog archive holds, and which moments can be restored."""
         return self._document("GET", f"{_cluster(group_id, cluster)}/oplogRanges")

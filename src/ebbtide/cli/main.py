@@ -13,6 +13,7 @@ import typer
 
 from ebbtide import __version__
 from ebbtide.cli import (
+    checkpoints,
     clusters,
     config,
     demo,
@@ -72,6 +73,7 @@ def build_app() -> typer.Typer:
         clusters,
         snapshots,
         schedule,
+        checkpoints,
         restores,
         oplog,
         repository,

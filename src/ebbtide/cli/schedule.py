@@ -49,6 +49,7 @@ _SET_EXAMPLES = """\b
 Examples:
   ebbtide schedule set shop --every 12 --keep-days 5
   ebbtide schedule set shop --every 24 --at 03:30 --offset +0200
+  ebbtide schedule set bank --checkpoints 15
 """
 
 
@@ -67,6 +68,14 @@ def set_(
     offset: Annotated[
         str | None, typer.Option("--offset", metavar="+HHMM", help="That time's offset from UTC, or Z.")
     ] = None,
+    checkpoints: Annotated[
+        int | None,
+        typer.Option(
+            "--checkpoints",
+            metavar="MINUTES",
+            help="A checkpoint every 15, 30 or 60 minutes; of sharded clusters.",
+        ),
+    ] = None,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
@@ -75,7 +84,7 @@ def set_(
 
     How long to keep is for snapshots to come: those that exist keep their time (ebbtide snapshots expire).
     """
-    change = schedule_change(every=every, keep_days=keep_days, at=at, offset=offset)
+    change = schedule_change(every=every, keep_days=keep_days, at=at, offset=offset, checkpoints=checkpoints)
     with open_session(profile, group, output) as session:
         schedule = session.client.change_schedule(session.group_id, name, change)
         session.output.document(schedule)
@@ -83,7 +92,12 @@ def set_(
 
 
 def schedule_change(
-    *, every: int | None, keep_days: int | None, at: str | None, offset: str | None
+    *,
+    every: int | None,
+    keep_days: int | None,
+    at: str | None,
+    offset: str | None,
+    checkpoints: int | None = None,
 ) -> Document:
     """The body that asks for it. Raises InvalidInput where nothing, or no time of the day, was given."""
     change: Document = {}
@@ -98,16 +112,23 @@ def schedule_change(
         change |= {"referenceHourOfDay": int(match[1]), "referenceMinuteOfHour": int(match[2])}
     if offset is not None:
         change["referenceTimeZoneOffset"] = offset
+    if checkpoints is not None:
+        change["clusterCheckpointIntervalMin"] = checkpoints
     if not change:
-        raise InvalidInput("schedule set", expected="at least one of --every, --keep-days, --at, --offset")
+        raise InvalidInput(
+            "schedule set", expected="at least one of --every, --keep-days, --at, --offset, --checkpoints"
+        )
     return change
 
 
 def schedule_fields(schedule: Mapping[str, Any]) -> Fields:
     """The schedule as rows of text."""
     hour, minute = schedule.get("referenceHourOfDay", 0), schedule.get("referenceMinuteOfHour", 0)
+    interval = schedule.get("clusterCheckpointIntervalMin")
+    checkpoints: Fields = [] if interval is None else [("checkpoints", f"every {interval} minutes")]
     return [
         ("snapshots", f"every {cell(schedule.get('snapshotIntervalHours'))} hours"),
         ("at", f"{hour:02}:{minute:02}, offset from UTC {cell(schedule.get('referenceTimeZoneOffset'))}"),
         ("each kept for", f"{cell(schedule.get('snapshotRetentionDays'))} days"),
+        *checkpoints,
     ]

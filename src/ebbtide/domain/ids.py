@@ -11,6 +11,7 @@ from bson import ObjectId
 GroupId = NewType("GroupId", str)
 ClusterId = NewType("ClusterId", str)
 SnapshotId = NewType("SnapshotId", str)
+CheckpointId = NewType("CheckpointId", str)
 RestoreJobId = NewType("RestoreJobId", str)
 ResultId = NewType("ResultId", str)
 BatchId = NewType("BatchId", str)

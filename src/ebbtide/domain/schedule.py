@@ -19,6 +19,7 @@ RETENTION_DAYS = (2, 3, 4, 5)
 DAILY_RETENTION_DAYS = (0, 3, 4, 5, 6, 7, 15, 30, 60, 90, 120, 180, 360)
 WEEKLY_RETENTION_WEEKS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 24, 52)
 MONTHLY_RETENTION_MONTHS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 24, 36)
+CHECKPOINT_INTERVAL_MINUTES = (15, 30, 60)
 WEEKDAYS = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 POINT_IN_TIME_WINDOW_HOURS_MAX = 100 * 366 * 24
 
@@ -31,7 +32,8 @@ class SnapshotSchedule:
 
     `reference_hour` (0–23) and `reference_minute` (0–59) are in the time zone `reference_offset` (`+0000`, `-0530`).
     Slots up to `counts_from` are not made up: they lie before the schedule was what it is. `full_incremental_day` is
-    kept and shown for clients that set it; whole files are read again by their own setting.
+    kept and shown for clients that set it; whole files are read again by their own setting. `checkpoint_interval_minutes`
+    is of sharded clusters alone (domain/checkpoint.py).
     """
 
     id: ClusterId
@@ -47,6 +49,7 @@ class SnapshotSchedule:
     monthly_retention_months: int = 13
     point_in_time_window_hours: int = 24
     full_incremental_day: str = "SUNDAY"
+    checkpoint_interval_minutes: int = 60
 
 
 def default_schedule(*, cluster_id: ClusterId, group_id: GroupId, registered: datetime) -> SnapshotSchedule:

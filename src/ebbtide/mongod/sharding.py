@@ -132,18 +132,27 @@ def wait_for_migrations(shards: Mapping[str, Client], *, clock: Clock, timeout_s
 
 
 def note_cluster_time(parts: Mapping[str, Client], *, note: str) -> OplogTimestamp:
-    """Write a no-op into every part's oplog, each at or after one cluster time; that time.
+    """Write a no-op into every part's oplog, each at or after one cluster time; that time. As `note_tokens`."""
+    return note_tokens(parts, note=note)[0]
+
+
+def note_tokens(
+    parts: Mapping[str, Client], *, note: str
+) -> tuple[OplogTimestamp, dict[str, OplogTimestamp]]:
+    """The same; the cluster time, and for each part a moment that its oplog has reached with its no-op.
 
     Every part's oplog then reaches the time, and all that any part had acknowledged before the call lies before it or
-    at it. Raises DeploymentError where a part's entry lies earlier, which no server should do.
+    at it. Raises DeploymentError where a part's entry lies earlier, which no server should do; Unreachable.
     """
     times = [_cluster_time(name, client) for name, client in parts.items()]
     highest = max(times, key=lambda time: time["clusterTime"])
+    tokens = {}
     for name, client in parts.items():
         written = _append_note(name, client, highest, note)
         if written < highest["clusterTime"]:
             raise DeploymentError(f"{name} noted a time before the cluster time that it was told")
-    return OplogTimestamp.from_bson(highest["clusterTime"])
+        tokens[name] = OplogTimestamp.from_bson(written)
+    return OplogTimestamp.from_bson(highest["clusterTime"]), tokens
 
 
 def _cluster_time(name: str, client: Client) -> Document:

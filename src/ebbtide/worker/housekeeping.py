@@ -1,5 +1,5 @@
 """What happens by itself: snapshots by schedule, retention, dead links of deleted snapshots, upkeep of oplog archives,
-prune, telling of keys that end, forgetting old events.
+checkpoints of sharded clusters, prune, telling of keys that end, forgetting old events.
 
 One worker keeps house at a time, by a lease; the others look whether it is free. Everything but prune is a handful of
 catalog queries in the worker's own loop; prune has a thread of its own, gives way to snapshots, and runs at the
@@ -30,6 +30,7 @@ from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError
 from ebbtide.restore.abandoned import settle_abandoned
 from ebbtide.restore.undo_point import kept_undos
+from ebbtide.worker.checkpointing import Checkpointing
 from ebbtide.worker.key_expiry import tell_key_expiry
 from ebbtide.worker.oplog_upkeep import OplogUpkeep
 from ebbtide.worker.pruning import Pruning
@@ -58,6 +59,7 @@ class Housekeeping:
         self._stopping = threading.Event()
         self._scheduler = Scheduler(context.catalog, context.clock)
         self._oplog_upkeep = OplogUpkeep(context, self._stopping)
+        self._checkpointing = Checkpointing(context, self._stopping)
         self._pruning: threading.Thread | None = None
         self._settling: threading.Thread | None = None
         self._settling_sharded: threading.Thread | None = None
@@ -84,11 +86,12 @@ class Housekeeping:
             _log.warning("housekeeping.trouble", message=str(error))
 
     def stop(self, *, seconds: float) -> None:
-        """Interrupt prune and the upkeep of oplog archives, and wait at most so long for each."""
+        """Interrupt prune, the upkeep of oplog archives and checkpoints, and wait at most so long for each."""
         self._stopping.set()
         if self._pruning is not None:
             self._pruning.join(seconds)
         self._oplog_upkeep.join(seconds)
+        self._checkpointing.join(seconds)
 
     def _keep_house(self, now: datetime) -> None:
         self._scheduler.look()
@@ -103,6 +106,7 @@ class Housekeeping:
         self._tell_key_expiry()
         self._forget(now)
         self._oplog_upkeep.look()
+        self._checkpointing.look()
         self._settle_abandoned()
         self._settle_sharded()
         self._follow_topology()

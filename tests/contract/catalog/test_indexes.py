@@ -19,10 +19,11 @@ from ebbtide.domain.access_list import AccessEntry
 from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.balancer_hold import BalancerHold
 from ebbtide.domain.bounds import REPOSITORY_SPACE_ID, RepositorySpace
+from ebbtide.domain.checkpoint import Checkpoint, CheckpointState
 from ebbtide.domain.cluster import ClusterState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.expiry import ExpiryStage
-from ebbtide.domain.ids import BatchId
+from ebbtide.domain.ids import BatchId, CheckpointId
 from ebbtide.domain.job import JobState
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
@@ -187,6 +188,23 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.cluster_snapshots.list_cluster_ids()
     catalog.cluster_snapshots.newest_slot(cluster.id)
     catalog.cluster_snapshots.update(whole.id, message="")
+    checkpoint = Checkpoint(
+        id=CheckpointId("e" * 24),
+        group_id=make.group_id,
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        created=now,
+    )
+    catalog.checkpoints.insert(checkpoint)
+    catalog.checkpoints.find(checkpoint.id)
+    catalog.checkpoints.page(cluster.id, skip=0, limit=10)
+    catalog.checkpoints.page(cluster.id, only_noted=True, skip=0, limit=10)
+    catalog.checkpoints.count(cluster.id, only_noted=True)
+    catalog.checkpoints.list_in_state(cluster.id, *CheckpointState)
+    catalog.checkpoints.list_cluster_ids()
+    catalog.checkpoints.newest_slot(cluster.id)
+    catalog.checkpoints.change(checkpoint.id, only=CheckpointState.WANTED, message="")
+    catalog.checkpoints.delete(checkpoint.id)
     catalog.cluster_snapshots.change(whole.id, only=SnapshotState.COMPLETE, message="")
     hold = BalancerHold(id=cluster.id, holder=job.id, found=BalancerMode.FULL, since=now)
     catalog.balancer_holds.take(hold)

@@ -289,6 +289,7 @@ class SnapshotSchedule(TypedDict):
     weeklySnapshotRetentionWeeks: Int32
     monthlySnapshotRetentionMonths: Int32
     pointInTimeWindowHours: Int32
+    clusterCheckpointIntervalMin: NotRequired[Literal[15, 30, 60]]
     referenceHourOfDay: NotRequired[Annotated[int, Field(ge=0, le=23)]]
     referenceMinuteOfHour: NotRequired[Annotated[int, Field(ge=0, le=59)]]
     referenceTimeZoneOffset: NotRequired[str]

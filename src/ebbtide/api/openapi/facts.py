@@ -20,7 +20,13 @@ from ebbtide.api import (
     snapshots,
 )
 from ebbtide.api.on_demand import RETENTION_DAYS_MAX
-from ebbtide.api.openapi import documents, own_cluster_documents, own_documents, requests
+from ebbtide.api.openapi import (
+    checkpoint_documents,
+    documents,
+    own_cluster_documents,
+    own_documents,
+    requests,
+)
 from ebbtide.api.operations import Handler, Operation
 
 Schema = dict[str, Any]
@@ -120,6 +126,9 @@ _BY_NAME: dict[str, Facts] = {
     "listOwnSnapshots": Facts(answer=own_documents.OwnSnapshot, query=_DELETED),
     "createSnapshot": Facts(answer=own_documents.OwnSnapshot, request=requests.Nothing),
     "getOwnSnapshot": Facts(answer=own_documents.OwnSnapshot),
+    "listOwnCheckpoints": Facts(answer=checkpoint_documents.OwnCheckpoint),
+    "createCheckpoint": Facts(answer=checkpoint_documents.OwnCheckpoint, request=requests.Nothing),
+    "getOwnCheckpoint": Facts(answer=checkpoint_documents.OwnCheckpoint),
     "getOwnRestoreJob": Facts(answer=own_documents.OwnRestoreJob),
     "cancelRestoreJob": Facts(answer=own_documents.OwnRestoreJob, request=requests.Nothing),
     "createPointInTimeRestore": Facts(

@@ -26,6 +26,7 @@ from ebbtide.api.context import ApiContext
 from ebbtide.api.downloads import V2_PATH, V3_PATH, Downloads
 from ebbtide.api.front import Front, trusted_proxies
 from ebbtide.api.health import LIVE_PATH, READY_PATH, Health
+from ebbtide.api.lending import find_connection
 from ebbtide.api.metrics import METRICS_PATH, Metrics, RequestCounts
 from ebbtide.api.oauth import REVOKE_PATH, TOKEN_PATH, Oauth
 from ebbtide.api.openapi.pages import DOCS_PATH, OPENAPI_PATH, STYLE_PATH, Pages
@@ -288,6 +289,9 @@ class RequestLog:
             await self._app(scope, receive, counting_send)
         finally:
             client = scope.get("client")
+            connection = find_connection(scope)
+            if connection is not None:
+                seen["bytes"] += connection.lent_bytes
             self._counts.count(method=scope["method"], status=seen["status"], sent_bytes=seen["bytes"])
             # Who watches asks every few seconds, and would fill the log with it.
             log = _log.debug if scope["path"] in _WATCHING else _log.info

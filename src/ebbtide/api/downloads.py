@@ -1,63 +1,46 @@
-"""Download links: who may fetch what, sending it, and counting it.
+"""Download links: who may fetch what.
 
 `v2` has the key in its address, `v3` in a header; neither asks for digest. A wrong job, key or file name gets one and
-the same 404. Rules of counting are in `domain.download`; this module feeds them with what was really sent.
+the same 404. What is allowed is sent by `api.sending` and written down by `api.transfer_books`.
 
-Bytes come from reader threads of this module's own, one chunk ahead of the socket, so that neither the event loop nor
-the threads of API calls wait for a disk; at most two chunks a transfer are in memory. The socket's pace is the
-reader's. Damage found under way cuts the connection: the client sees fewer bytes than were promised, never a clean end.
-
-Crash: a transfer keeps what it last told (at most a second old, less what may have been in flight) and counts as
-broken off after `TRANSFER_STALE_AFTER`.
+Deciding happens in reader threads of this module's own, so that neither the event loop nor the threads of API calls
+wait for a disk. Crash: a transfer that was entered and never told its progress counts as broken off after
+`TRANSFER_STALE_AFTER`.
 """
 
 import asyncio
 import hmac
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from ebbtide.api.context import ApiContext, Archive
+from ebbtide.api.context import ApiContext
 from ebbtide.api.queries import Presentation
 from ebbtide.api.ranges import Part, Unsatisfiable, is_listed, resolve_range
 from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import render_refusal
+from ebbtide.api.sending import ArchiveResponse, Sender, Sending, iter_chunks
+from ebbtide.api.transfer_books import TransferBooks
 from ebbtide.api.wire import AUTH_BEARER, effective_state, link_key
-from ebbtide.catalog.damage import Damage
 from ebbtide.domain.access_list import read_address
 from ebbtide.domain.download import (
-    IN_FLIGHT_BYTES,
     Gone,
     TooMany,
     Transfer,
     decide_transfer,
 )
-from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import RestoreJobId, is_id, new_id
-from ebbtide.domain.restore_job import RestoreEvent, RestoreJob, RestoreStatus
-from ebbtide.domain.snapshot import SnapshotState
+from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
 from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound
-from ebbtide.events import record_event
-from ebbtide.restore.download_count import count_downloads
 from ebbtide.restore.links import open_download_key
 
-CHUNK_BYTES = 1024 * 1024
 READER_THREADS = 16
-PROGRESS_EVERY_SECONDS = 1.0
-STALLED_SECONDS_MAX = 600.0
-"""A client that takes nothing for so long is cut off: its transfer keeps others out."""
-
-HELD_BACK_BYTES = 4096
-"""The tail of a file that is sent only once the download is counted."""
-
 RETRY_AFTER_SECONDS = 10
 
 V2_PATH = "/backup/restore/v2/pull/{jobId}/{key}/{fileName}"
@@ -84,32 +67,22 @@ class Fetch:
     address: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sending:
-    """A transfer that may begin: `chunks` gives bytes `first` … `end`−1."""
-
-    job: RestoreJob
-    transfer: Transfer
-    status: int
-    headers: dict[str, str]
-    chunks: Iterator[bytes]
-
-
 class Downloads:
     """The two download endpoints. `close` after the server stopped; the catalog must live until then."""
 
     def __init__(self, context: ApiContext) -> None:
         self._context = context
         self._readers = ThreadPoolExecutor(max_workers=READER_THREADS, thread_name_prefix="download")
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._books = TransferBooks(context)
+        self._sender = Sender(self._books, self._readers)
 
     def cut_all(self) -> None:
         """End every transfer under way, in the event loop; they can be resumed after the restart."""
-        for task in self._under_way:
-            task.cancel()
+        self._sender.cut_all()
 
     def close(self) -> None:
-        """Wait for what reader threads are still writing down."""
+        """Wait for what threads are still sending and writing down."""
+        self._sender.close()
         self._readers.shutdown(wait=True)
 
     async def v2(self, request: Request) -> Response:
@@ -144,7 +117,7 @@ class Downloads:
             # Its message may tell of storage or catalog, which is nothing for whoever holds a link.
             _log.error("download.failed", job_id=fetch.job_id[:24], problem=str(error))
             return render_refusal(refusal("UNEXPECTED_ERROR", "The service's log says more."), Presentation())
-        return outcome if isinstance(outcome, Response) else ArchiveResponse(self, outcome)
+        return outcome if isinstance(outcome, Response) else ArchiveResponse(self._sender, outcome)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
@@ -248,11 +221,11 @@ class Downloads:
         """The transfer's chunks, the first one read already: damage at the beginning becomes a clean refusal."""
         try:
             archive = self._context.open_archive(job)
-            chunks = _chunks(archive, transfer.first, transfer.end)
+            chunks = iter_chunks(archive, transfer.first, transfer.end)
             head = next(chunks)
         except (IntegrityError, ObjectNotFound) as damage:
             self._context.catalog.transfers.delete(transfer.id)
-            self.note_damage(job, damage)
+            self._books.note_damage(job, damage)
             raise refusal(
                 "LINK_NOT_USABLE", "The stored data of this restore job is damaged; restore another snapshot."
             ) from damage
@@ -260,181 +233,6 @@ class Downloads:
             self._context.catalog.transfers.delete(transfer.id)
             raise
         return _with_head(head, chunks)
-
-    # --- keeping the books, in a thread ---
-
-    def note_progress(self, transfer: Transfer, sent_bytes: int) -> None:
-        """Tell how far a running transfer is; it goes on where the catalog does not answer for a moment."""
-        try:
-            self._context.catalog.transfers.record_progress(
-                transfer.id,
-                sent_bytes=max(0, sent_bytes - IN_FLIGHT_BYTES),
-                now=self._context.clock.now(),
-                ended=None,
-            )
-        except EbbtideError as error:
-            _log.warning("download.progress_lost", job_id=transfer.job_id, problem=str(error))
-
-    def note_end(self, job: RestoreJob, transfer: Transfer, *, sent_bytes: int, is_complete: bool) -> None:
-        """Write down the end of a transfer, and count what it completes."""
-        sent = sent_bytes if is_complete else max(0, sent_bytes - IN_FLIGHT_BYTES)
-        catalog, now = self._context.catalog, self._context.clock.now()
-        catalog.transfers.record_progress(transfer.id, sent_bytes=sent, now=now, ended=now)
-        count_downloads(job, last=transfer, catalog=catalog, clock=self._context.clock)
-
-    def note_damage(self, job: RestoreJob, damage: EbbtideError) -> None:
-        """The stored data is damaged: the link dies, and somebody must hear of it.
-
-        What was deleted meanwhile is not damaged: that link has merely expired.
-        """
-        snapshot = self._context.catalog.snapshots.find(job.snapshot_id)
-        was_deleted = snapshot is not None and snapshot.state is SnapshotState.DELETED
-        if was_deleted and isinstance(damage, ObjectNotFound):
-            self._context.catalog.restore_jobs.apply(job.id, RestoreEvent.LINK_EXPIRED)
-            return
-        reason = f"stored data is damaged: {damage.message}"
-        _log.error("download.damage_found", job_id=job.id, problem=damage.message)
-        found = Damage(id=job.cluster_id, found=self._context.clock.now(), problem=damage.message)
-        self._context.catalog.damage.note(found)
-        if self._context.catalog.restore_jobs.apply(job.id, RestoreEvent.DAMAGE_FOUND, reason=reason) is None:
-            return
-        record_event(
-            self._context.catalog,
-            self._context.clock,
-            level=EventLevel.ERROR,
-            kind="restore.damaged",
-            message=f"restore job {job.id} cannot be downloaded: {reason}",
-            group_id=job.group_id,
-            cluster_id=job.cluster_id,
-            subject_id=job.id,
-        )
-
-    # --- sending, in the event loop ---
-
-    async def send_all(self, sending: Sending, receive: Receive, send: Send) -> None:
-        """Send a transfer and write down how it ended, whatever ends it.
-
-        Returning early makes the server close the connection, before the promised length.
-        """
-        task = asyncio.current_task()
-        if task is not None:
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        state = _Progress()
-        gone = asyncio.Event()
-        watchers = [
-            asyncio.create_task(_watch(receive, gone)),
-            asyncio.create_task(self._tell_progress(sending.transfer, state)),
-        ]
-        try:
-            await self._send_chunks(sending, state, gone, send)
-        except (IntegrityError, ObjectNotFound) as damage:
-            found = damage
-            await self._in_thread(lambda: self.note_damage(sending.job, found))
-        except asyncio.CancelledError:
-            # The server stops and this task is its last work: nobody is left who waits for the cancellation.
-            _log.info("download.cut", job_id=sending.job.id)
-        except (EbbtideError, OSError, TimeoutError) as problem:
-            _log.warning("download.broken_off", job_id=sending.job.id, problem=str(problem))
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            if not state.is_complete:
-                # Shielded: a stopping server cancels this task, and the end must be written all the same.
-                await asyncio.shield(
-                    asyncio.get_running_loop().run_in_executor(
-                        self._readers, self._end_quietly, sending, state.sent_bytes, False
-                    )
-                )
-
-    def _end_quietly(self, sending: Sending, sent_bytes: int, is_complete: bool) -> None:
-        try:
-            self.note_end(sending.job, sending.transfer, sent_bytes=sent_bytes, is_complete=is_complete)
-        except EbbtideError as error:
-            _log.error("download.end_lost", job_id=sending.job.id, problem=str(error))
-
-    async def _send_chunks(
-        self, sending: Sending, state: "_Progress", gone: asyncio.Event, send: Send
-    ) -> None:
-        """Send everything, or stop where the client went away; `state` tells which."""
-        headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in sending.headers.items()]
-        await send({"type": "http.response.start", "status": sending.status, "headers": headers})
-        left = sending.transfer.end - sending.transfer.first
-        following = asyncio.ensure_future(self._in_thread(lambda: next(sending.chunks, b"")))
-        try:
-            while left > 0 and not gone.is_set():
-                chunk = await following
-                if not chunk or len(chunk) > left:
-                    raise IntegrityError(sending.job.file_name, f"{left} bytes are missing or too many")
-                left -= len(chunk)
-                if left == 0:
-                    await self._send_last(sending, state, gone, send, chunk)
-                    return
-                following = asyncio.ensure_future(self._in_thread(lambda: next(sending.chunks, b"")))
-                await _send_body(send, chunk)
-                state.sent_bytes += len(chunk)
-        finally:
-            # The iterator must not be left running in a thread.
-            with suppress(EbbtideError, OSError):
-                await asyncio.shield(following)
-
-    async def _send_last(
-        self, sending: Sending, state: "_Progress", gone: asyncio.Event, send: Send, chunk: bytes
-    ) -> None:
-        """Send the last chunk but for its tail, write the end down, then send the tail.
-
-        So whoever has the whole file and asks for the job finds it counted.
-        """
-        await _send_body(send, chunk[:-HELD_BACK_BYTES])
-        # Waits until the buffers before the kernel's are nearly empty.
-        await _send_body(send, b"")
-        if gone.is_set():
-            state.sent_bytes += len(chunk)
-            return
-        state.is_complete = True
-        whole = sending.transfer.end - sending.transfer.first
-        await asyncio.shield(self._in_thread(lambda: self._end_quietly(sending, whole, True)))
-        await _send_body(send, chunk[-HELD_BACK_BYTES:], is_last=True)
-
-    async def _tell_progress(self, transfer: Transfer, state: "_Progress") -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_EVERY_SECONDS)
-            sent_bytes = state.sent_bytes
-            await self._in_thread(lambda sent=sent_bytes: self.note_progress(transfer, sent))  # type: ignore[misc]
-
-
-async def _send_body(send: Send, data: bytes, *, is_last: bool = False) -> None:
-    """Hand bytes to the connection, after waiting until it takes some."""
-    async with asyncio.timeout(STALLED_SECONDS_MAX):
-        await send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-
-class _Progress:
-    """How much was handed to the socket; written and read in the event loop only."""
-
-    def __init__(self) -> None:
-        self.sent_bytes = 0
-        self.is_complete = False
-
-
-class ArchiveResponse(Response):
-    """A download as a response; everything happens in `Downloads.send_all`."""
-
-    def __init__(self, downloads: Downloads, sending: Sending) -> None:
-        super().__init__(status_code=sending.status)
-        self._downloads = downloads
-        self._sending = sending
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await self._downloads.send_all(self._sending, receive, send)
-
-
-async def _watch(receive: Receive, gone: asyncio.Event) -> None:
-    """Set `gone` when the client has left."""
-    message: Any = {}
-    while message.get("type") != "http.disconnect":
-        message = await receive()
-    gone.set()
 
 
 def _file_headers(job: RestoreJob, *, etag: str) -> dict[str, str]:
@@ -446,23 +244,6 @@ def _file_headers(job: RestoreJob, *, etag: str) -> dict[str, str]:
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def _chunks(archive: Archive, first: int, end: int) -> Iterator[bytes]:
-    """The archive's bytes in pieces, none of them empty; only short ones are joined, which copies them."""
-    pieces: list[bytes] = []
-    size = 0
-    for piece in archive.iter_range(first, end):
-        if pieces and size + len(piece) > CHUNK_BYTES:
-            yield b"".join(pieces)
-            pieces, size = [], 0
-        pieces.append(piece)
-        size += len(piece)
-        if size >= CHUNK_BYTES // 2:
-            yield pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces, size = [], 0
-    if size:
-        yield b"".join(pieces)
 
 
 def _with_head(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

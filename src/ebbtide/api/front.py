@@ -10,9 +10,9 @@ import ipaddress
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ebbtide.api.families import JSON_TYPE
+from ebbtide.api.lending import LendingHttp
 from ebbtide.api.queries import Presentation
 from ebbtide.api.refusals import Refusal, refusal
 from ebbtide.api.responses import encode, render_refusal
@@ -31,7 +31,7 @@ def head_too_large() -> Refusal:
     return refusal("REQUEST_HEAD_TOO_LARGE", str(HEAD_BYTES_MAX), headers={"Connection": "close"})
 
 
-class BoundedHttp(HttpToolsProtocol):
+class BoundedHttp(LendingHttp):
     """uvicorn's HTTP, for whose parser the head of a request has no end."""
 
     _in_head = False

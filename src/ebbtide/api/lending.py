@@ -37,14 +37,15 @@ class LentSocket:
         self._socket.settimeout(stalled_seconds_max)
         self._closing = threading.Lock()
 
-    def send_all(self, data: bytes) -> None:
-        """Send all of `data`. Raises OSError when the client left, TimeoutError when it takes nothing for too long."""
-        view = memoryview(data)
-        while view:
-            view = view[self._socket.send(view) :]
+    def send(self, data: memoryview) -> int:
+        """Send what the kernel takes of `data`, at least a byte; how many is returned.
+
+        Raises ConnectionError when the client left, TimeoutError when it took nothing for too long.
+        """
+        return self._socket.send(data)
 
     def cut(self) -> None:
-        """End the connection both ways: whoever sends on it gets an OSError at once."""
+        """End the connection both ways: whoever sends on it gets a ConnectionError at once."""
         with self._closing, suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

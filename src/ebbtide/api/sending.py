@@ -255,8 +255,12 @@ def _pump(sending: Sending, state: _Progress, lent: LentSocket) -> bytes | None:
         for chunk, is_last in sending.iter_exact():
             if is_last:
                 return chunk
-            lent.send_all(chunk)
-            state.sent_bytes += len(chunk)
+            left = memoryview(chunk)
+            while left:
+                sent_bytes = lent.send(left)
+                # At once: what is counted as sent must never be far behind what a client has.
+                state.sent_bytes += sent_bytes
+                left = left[sent_bytes:]
     except ConnectionError:
         return None
     finally:

@@ -35,6 +35,7 @@ from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.replica_set import join_host_port
+from ebbtide.domain.sharding import part_facts
 from ebbtide.domain.snapshot import Snapshot, SnapshotState, is_trusted_parent
 from ebbtide.errors import (
     EbbtideError,
@@ -406,7 +407,7 @@ class SnapshotRun:
                 "an earlier snapshot has damaged objects: " + ", ".join(stored.damaged_parent_objects[:10]),
             )
         last_full_read = now if self._is_full_read or self._parent is None else self._parent.last_full_read
-        group = self._catalog.groups.find(self._cluster.group_id)
+        group, per_db = self._catalog.groups.find(self._cluster.group_id), facts["directory_per_db"]
         return Manifest(
             kind=ManifestKind.SNAPSHOT,
             snapshot_id=self._snapshot.id,
@@ -424,7 +425,7 @@ class SnapshotRun:
             fcv=facts["fcv"],
             head_address=join_host_port(self._cluster.head_host, self._cluster.head_port),
             oplog_file=facts["oplog_file"],
-            storage={"engine": "wiredTiger", "directoryPerDB": facts["directory_per_db"]},
+            storage={"engine": "wiredTiger", "directoryPerDB": per_db, **part_facts(self._cluster)},
             data_size_bytes=facts["data_size"],
             storage_size_bytes=facts["storage_size"],
             new_stored_bytes=stored.new_stored_bytes,

@@ -1,17 +1,14 @@
 """`ebbtide restores prepare`: make a new replica set of an extracted archive. Works on a directory, not through the API."""
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ebbtide.cli.exit_codes import Interrupted
+from ebbtide.cli.prepare_parts import confirm_preparing, prepare_parts, start_command
 from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.session import OutputOption
-from ebbtide.domain.replica_set import split_host_port
 from ebbtide.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -22,6 +19,8 @@ Examples:
   ebbtide restores prepare ./rs0-1700000000-6650f0a1b2c3d4e5f6a7b8c9 \\
       --replset shop --host db1.example:27017
   sudo -u mongodb ebbtide restores prepare /var/lib/mongodb --replset shop --host db1:27017 --yes
+  ebbtide restores prepare ./config-1700000000-… ./shard0-1700000000-… ./shard1-1700000000-… \\
+      --part config=cfg1:27019 --part shard0=a1:27018,a2:27018 --part shard1=b1:27018
 
 Run it where the first member will be, on files that no mongod uses. Nothing listens on TCP
 meanwhile, and no other machine is spoken to. Interrupted? Run the same command again.
@@ -38,36 +37,96 @@ _TOLD = {
 
 
 def prepare(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="The directory that the archive extracted to.")
+    directories: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR",
+            help="The directory that the archive extracted to; of a sharded cluster those of all parts.",
+        ),
     ],
-    replset: Annotated[str, typer.Option("--replset", metavar="NAME", help="The new set's name.")],
+    replset: Annotated[
+        str | None, typer.Option("--replset", metavar="NAME", help="The new set's name.")
+    ] = None,
     host: Annotated[
-        str,
+        str | None,
         typer.Option("--host", metavar="HOST:PORT", help="Where applications will reach its first member."),
-    ],
+    ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--part",
+            metavar="NAME=[SET/]HOST:PORT[,HOST:PORT...]",
+            help="Of a sharded cluster: where a part will be, `config` or a shard. Its first member gets the files, "
+            "others are added empty later. SET: another name for its set. Give every part.",
+        ),
+    ] = None,
+    others_elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--others-elsewhere",
+            help="Parts without a DIR are prepared on other machines, with the same --part options.",
+        ),
+    ] = False,
     mongod: Annotated[
         str | None, typer.Option("--mongod", metavar="PATH", help="The mongod to open the files with.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     output: OutputOption = OutputFormat.TEXT,
 ) -> None:
-    """Make a new replica set of an extracted archive, offline.
+    """Make a new replica set, or a new sharded cluster, of extracted archives, offline.
 
-    The set begins with one member and the data as it was at the archive's timestamp, users and roles of that time
+    Each set begins with one member and the data as it was at the archive's timestamp, users and roles of that time
     included; add empty members to it afterwards. Running it again is harmless.
     """
+    out = Output(output)
+    if part:
+        _refuse_beside_parts(replset, host)
+        prepare_parts(
+            directories, part, others_elsewhere=others_elsewhere, mongod=mongod, ask=not yes, out=out
+        )
+        return
+    _prepare_set(
+        _one_directory(directories, others_elsewhere=others_elsewhere),
+        replset=_given("--replset", replset, "NAME"),
+        host=_given("--host", host, "HOST:PORT"),
+        mongod=mongod,
+        ask=not yes,
+        out=out,
+    )
+
+
+def _refuse_beside_parts(replset: str | None, host: str | None) -> None:
+    for option, value in (("--replset", replset), ("--host", host)):
+        if value is not None:
+            raise InvalidInput(option, expected="it for one replica set alone, not beside --part")
+
+
+def _one_directory(directories: list[Path], *, others_elsewhere: bool) -> Path:
+    if len(directories) > 1 or others_elsewhere:
+        raise InvalidInput("--part", expected="one for the config server and one for each shard")
+    return directories[0]
+
+
+def _given(option: str, value: str | None, what: str) -> str:
+    if value is None:
+        raise InvalidInput(option, expected=f"{what} (of a sharded cluster: --part for every part instead)")
+    return value
+
+
+def _prepare_set(
+    directory: Path, *, replset: str, host: str, mongod: str | None, ask: bool, out: Output
+) -> None:
     # Late: they bring mongod's driver along, which no command that talks to the API needs.
     from ebbtide.mongod.binary import find_mongod
-    from ebbtide.restore.prepare import execute_prepare, inspect_directory, plan_prepare
+    from ebbtide.restore.archive_directory import inspect_directory
+    from ebbtide.restore.prepare import execute_prepare, plan_prepare
 
-    out = Output(output)
     binary = find_mongod(mongod or os.environ.get("EBBTIDE_MONGOD"))
     plan = plan_prepare(inspect_directory(directory, binary=binary), replica_set_name=replset, host=host)
     for line in plan_lines(plan):
         out.remark(line)
-    if not yes:
-        _confirm()
+    if ask:
+        confirm_preparing()
     prepared = execute_prepare(plan, binary=binary, on_step=lambda step: out.remark(f"  {_TOLD[step.value]}"))
     commands = next_commands(plan)
     out.document(
@@ -100,12 +159,13 @@ def plan_lines(plan: "PreparePlan") -> list[str]:
 
 def next_commands(plan: "PreparePlan") -> dict[str, str]:
     """What to run next: the member's start, and (in mongosh, on it) one line for each further member."""
-    host, port = split_host_port(plan.host)
-    words = ["mongod", "--replSet", plan.replica_set_name, "--dbpath", str(plan.directory)]
-    words += ["--port", str(port), "--bind_ip", f"localhost,{host}" if host != "localhost" else host]
-    if plan.info.directory_per_db:
-        words.append("--directoryperdb")
-    return {"start": shlex.join(words), "add": 'rs.add("HOST:PORT")'}
+    start = start_command(
+        ["--replSet", plan.replica_set_name],
+        directory=plan.directory,
+        host=plan.host,
+        directory_per_db=plan.info.directory_per_db,
+    )
+    return {"start": start, "add": 'rs.add("HOST:PORT")'}
 
 
 def result_lines(prepared: "Prepared", commands: dict[str, str]) -> list[str]:
@@ -127,10 +187,3 @@ def result_lines(prepared: "Prepared", commands: dict[str, str]) -> list[str]:
             'db.getSiblingDB("admin").changeUserPassword("NAME", passwordPrompt())',
         ]
     return lines
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise InvalidInput("--yes", expected="it, because there is no terminal to ask on")
-    if not typer.confirm("prepare it?", err=True):
-        raise Interrupted("nothing was changed")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.replica_set import major_version
 from ebbtide.errors import Refused
 
@@ -17,6 +18,9 @@ TESTED_VERSIONS = frozenset({"6.0"})
 
 CONFIG_PART = "config"
 """The config server's name among the parts. The server keeps it from being a shard's."""
+
+PART_FACT, PARENT_FACT = "part", "shardedClusterId"
+"""Among the engine's layout in a manifest: these files are that part (a shard's name, or `CONFIG_PART`) of that cluster."""
 
 
 class BalancerMode(StrEnum):
@@ -136,6 +140,14 @@ def check_versions(versions: Mapping[str, str]) -> None:
             f"sharded clusters are backed up on server {', '.join(sorted(TESTED_VERSIONS))}, not on {', '.join(others)}",
             hint="the commands between parts differ between versions",
         )
+
+
+def part_facts(part: Cluster) -> dict[str, str]:
+    """What the manifest of a part's snapshot says of where it belongs; nothing for a replica set of its own."""
+    if part.parent_id is None:
+        return {}
+    name = CONFIG_PART if part.is_config_server else part.shard_name or ""
+    return {PART_FACT: name, PARENT_FACT: part.parent_id}
 
 
 def _is_tested(version: str) -> bool:

@@ -2,7 +2,9 @@
 
 from ebbtide.domain.host import HOST_FACT
 from ebbtide.domain.restore_job import RestoreJob
+from ebbtide.domain.sharding import PART_FACT
 from ebbtide.repository.manifest import Manifest, ManifestKind
+from ebbtide.restore.part_restore_info import render_part_info
 
 RESTORE_INFO_NAME = "restoreInfo.txt"
 
@@ -23,6 +25,10 @@ def plain_start_arguments(directory: str, *, port: int, directory_per_db: bool) 
 
 def render_restore_info(job: RestoreJob, manifest: Manifest) -> str:
     """The text. It depends on the job and its manifest alone, so an archive's bytes never change."""
+    if PART_FACT in manifest.storage:
+        return render_part_info(
+            job, manifest, look=_start_command(job, manifest), half_done=_render_half_done(manifest)
+        )
     if manifest.kind is ManifestKind.DELIVER_ONLY:
         return _render_result_info(job, manifest)
     if HOST_FACT in manifest.storage:

@@ -29,14 +29,8 @@ from ebbtide.errors import Refused
 from ebbtide.mongod.options import MongodOptions, Tcp
 from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
-from ebbtide.restore.prepare import (
-    FilesState,
-    Prepared,
-    PrepareStep,
-    execute_prepare,
-    inspect_directory,
-    plan_prepare,
-)
+from ebbtide.restore.archive_directory import FilesState, inspect_directory
+from ebbtide.restore.prepare import Prepared, PrepareStep, execute_prepare, plan_prepare
 from ebbtide.restore.restore_info import render_restore_info
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
@@ -473,7 +467,8 @@ def test_a_part_of_a_sharded_cluster_is_refused_and_stays_as_it_is(
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from ebbtide.restore.prepare import execute_prepare, inspect_directory, plan_prepare
+from ebbtide.restore.archive_directory import inspect_directory
+from ebbtide.restore.prepare import execute_prepare, plan_prepare
 directory, binary, host, step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 plan = plan_prepare(inspect_directory(directory, binary=binary), replica_set_name="new", host=host)
 execute_prepare(

@@ -30,7 +30,7 @@ from ebbtide.mongod.ports import free_port
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.oplog.archive import EntryBatch
 from ebbtide.repository.repository import never_cancelled
-from ebbtide.restore.prepare import new_configuration
+from ebbtide.restore.new_set import new_configuration
 from ebbtide.restore.replay import Replayed, replay
 from ebbtide.restore.scratch_mongod import ScratchFiles, running
 from ebbtide.testing import workload

@@ -10,23 +10,18 @@ from ebbtide.cli.main import run
 from ebbtide.cli.prepare import next_commands, plan_lines, result_lines
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.errors import IntegrityError, InvalidInput, Refused
-from ebbtide.restore.prepare import (
+from ebbtide.restore.archive_directory import (
     FREE_BYTES_MIN,
     ArchiveInfo,
     DirectorySight,
     FilesState,
-    Prepared,
-    PreparePlan,
-    cut_point,
     find_problems,
     inspect_directory,
-    is_prepared,
-    new_configuration,
     parse_host,
     parse_restore_info,
-    plan_prepare,
-    remarks_about,
 )
+from ebbtide.restore.new_set import cut_point, new_configuration
+from ebbtide.restore.prepare import Prepared, PreparePlan, is_prepared, plan_prepare, remarks_about
 
 STABLE, NEWEST = OplogTimestamp(1_700_000_000, 3), OplogTimestamp(1_700_000_007, 1)
 INFO = ArchiveInfo(

@@ -12,8 +12,8 @@ from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import READY, RestoreJob
 from ebbtide.errors import NotFound
 from ebbtide.repository.manifest import Manifest, ManifestKind
+from ebbtide.restore.archive_directory import parse_restore_info
 from ebbtide.restore.links import open_download_key, seal_new_download_key
-from ebbtide.restore.prepare import parse_restore_info
 from ebbtide.restore.restore_info import plain_start_arguments, render_restore_info
 from ebbtide.sealing import SealBroken, ServiceKey
 
@@ -154,3 +154,39 @@ def test_a_download_key_is_random_and_opens_for_its_job_alone() -> None:
 def test_a_job_without_a_link_has_no_key() -> None:
     with pytest.raises(NotFound):
         open_download_key(JOB, SERVICE_KEY)
+
+
+def part(name: str, **changes: Any) -> Manifest:
+    storage = {"engine": "wiredTiger", "part": name, "shardedClusterId": "6f00000000000000000000aa"}
+    return replace(result(), storage={**storage, **changes})
+
+
+@pytest.mark.parametrize(("name", "role"), [("config", "configsvr"), ("shard0", "shardsvr")])
+def test_a_part_of_a_sharded_cluster_tells_how_the_cluster_is_brought_up(name: str, role: str) -> None:
+    job = replace(JOB, point_in_time=True, limit=OplogTimestamp(1700000006, 0))
+    text = render_restore_info(job, part(name, preparedTransactions=2))
+    assert _commands(text) == [PLAIN]
+    assert f"restores prepare {NAME} DIR..." in text
+    assert "not run against a real mongos" in text
+    assert f"--{role} --replSet NAME" in text
+    assert ("config.shards.updateOne" in text) == ("configsvr: true" in text) == (name == "config")
+    assert ("configsvrConnectionString" in text) == (name != "config")
+    assert "prepared at that moment, and not committed: 2." in text
+    assert all(len(line) <= 200 for line in text.splitlines())
+    assert text.isascii()
+    info = parse_restore_info(text)
+    assert info is not None
+    assert (name, "6f00000000000000000000aa", job.limit) == (info.part, info.sharded_cluster, info.limit)
+    assert (OplogTimestamp(1700000005, 9),) * 2 == (info.stable, info.newest)
+
+
+def test_a_snapshot_of_one_part_alone_says_that_it_makes_no_cluster() -> None:
+    alone = replace(manifest(), storage=part("shard0").storage)
+    text = render_restore_info(JOB, alone)
+    assert "restores prepare" not in text
+    assert "a snapshot of one part alone" in text
+    assert f"base snapshot    {SNAPSHOT_ID}" in text
+    info = parse_restore_info(text)
+    assert info is not None
+    assert (info.part, info.limit) == ("shard0", None)
+    assert (OplogTimestamp(1700000000, 3), OplogTimestamp(1700000007, 1)) == (info.stable, info.newest)

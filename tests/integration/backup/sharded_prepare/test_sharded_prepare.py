@@ -1,0 +1,181 @@
+"""A sharded cluster that is brought up from its parts' archives: on new ports, whole, and at work."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from ebbtide.cli.main import run
+from ebbtide.mongod.ports import free_port
+from ebbtide.restore.archive_directory import inspect_directory
+from ebbtide.restore.sharded_prepare.execute import PartStep
+from ebbtide.testing.bank import COLLECTION, DATABASE, Bank
+from ebbtide.testing.sharded_lab import CONFIG
+
+from .conftest import WAIT_SECONDS, NewCluster, owned_balances
+
+NEW_CONFIG = "new-config"
+SET_NAMES = {CONFIG: NEW_CONFIG, "shard0": "shard0", "shard1": "shard1"}
+BALANCER_INTERRUPTED = 194
+
+
+@pytest.fixture
+def parts(restored: Any, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:
+    """A copy of the directories that the test names."""
+    directories = restored[request.param].directories
+    return {name: Path(shutil.copytree(path, tmp_path / path.name)) for name, path in directories.items()}
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    ports: set[int] = set()
+    while len(ports) < len(names):
+        ports.add(free_port())
+    return dict(zip(names, ports, strict=True))
+
+
+def command(directories: Mapping[str, Path], ports: Mapping[str, int], *, left_out: str = "") -> list[str]:
+    words = ["restores", "prepare", *map(str, directories.values()), "-o", "json", "--yes"]
+    for name, port in ports.items():
+        set_name = f"{NEW_CONFIG}/" if name == CONFIG else ""
+        words += ["--part", f"{name}={set_name}127.0.0.1:{port}"] if name != left_out else []
+    return words
+
+
+def move_some_chunk(bank: Bank) -> None:
+    """A config server takes a moment after its election until it moves chunks."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            assert bank.move_some_chunk()
+            return
+        except OperationFailure as error:
+            if error.code != BALANCER_INTERRUPTED or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def require_at_work(cluster: NewCluster, restored: Any) -> None:
+    """Right totals, no document of an undecided transaction blocked, chunks moving, transfers across shards."""
+    assert restored.balances == owned_balances(cluster)
+    assert sum(restored.balances.values()) == restored.total
+    bank = Bank(cluster)
+    try:
+        assert bank.total() == restored.total
+        for account in restored.undecided:
+            changed = 0
+            for shard in cluster.shards:
+                update = {"q": {"_id": account}, "u": {"$inc": {"touched": 1}}}
+                reply = cluster.admin_client(shard)[DATABASE].command(
+                    "update", COLLECTION, updates=[update], maxTimeMS=int(WAIT_SECONDS * 1000)
+                )
+                changed += reply["n"]
+            assert changed == 1
+        for _ in range(2):
+            owned = bank.owned_accounts()
+            move_some_chunk(bank)
+            assert owned != bank.owned_accounts()
+            bank.transfer()
+        assert bank.total() == restored.total
+    finally:
+        bank.close()
+
+
+@pytest.mark.parametrize("parts", ["transfers"], indirect=True)
+def test_the_parts_start_as_a_whole_cluster_on_new_ports(
+    restored: Any,
+    parts: dict[str, Path],
+    new_clusters: Any,
+    mongod_binary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("EBBTIDE_MONGOD", str(mongod_binary))
+    ports = free_ports(list(parts))
+    assert run(command(parts, ports, left_out="shard1")) == 3
+    assert "add --part shard1=HOST:PORT" in capfd.readouterr().err
+    without = {name: path for name, path in parts.items() if name != "shard1"}
+    assert run([*command(without, ports, left_out="shard1"), "--others-elsewhere"]) == 3
+    assert "the cluster has shard1 too" in capfd.readouterr().err
+
+    assert run(command(parts, ports)) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert [part["name"] for part in told["parts"]] == [CONFIG, "shard0", "shard1"]
+    assert f"{NEW_CONFIG}/127.0.0.1:{ports[CONFIG]}" == told["addresses"][CONFIG]
+    for part in told["parts"]:
+        role = "--configsvr" if part["name"] == CONFIG else "--shardsvr"
+        assert f"mongod {role} --replSet {SET_NAMES[part['name']]} " in part["next"]["start"]
+
+    cluster = new_clusters(parts, ports, restored["transfers"].keyfile_text)
+    require_at_work(cluster, restored["transfers"])
+    # A transaction that would come back does so at a restart.
+    cluster.restart()
+    changed = owned_balances(cluster)
+    assert sum(changed.values()) == restored["transfers"].total
+    cluster.shut_down()
+
+    assert run(command(parts, ports)) == 0
+    assert all(part["wasPrepared"] for part in json.loads(capfd.readouterr().out)["parts"])
+    assert run(command(parts, free_ports(list(parts)))) == 3
+    assert "lived on" in capfd.readouterr().err
+
+
+KILLED_AT = """
+import os, signal, sys
+from ebbtide.cli.main import run
+from ebbtide.restore.sharded_prepare import execute
+name, step = sys.argv[1:3]
+def reached(part, done):
+    if (part, done) == (name, step):
+        os.kill(os.getpid(), signal.SIGKILL)
+real = execute.execute_sharded_prepare
+execute.execute_sharded_prepare = lambda plan, *, binary, on_step: real(plan, binary=binary, on_step=reached)
+run(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("parts", ["migration"], indirect=True)
+def test_killed_on_the_way_and_run_again_it_is_whole_and_the_migration_is_undone(
+    restored: Any,
+    parts: dict[str, Path],
+    new_clusters: Any,
+    mongod_binary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("EBBTIDE_MONGOD", str(mongod_binary))
+    ports = free_ports(list(parts))
+    moments = [
+        ("shard0", PartStep.CONFIGURED),
+        (CONFIG, PartStep.ADDRESSED),
+    ]
+    for name, step in moments:
+        words = [sys.executable, "-c", KILLED_AT, name, step.value, *command(parts, ports)]
+        killed = subprocess.run(words, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        wait_until_free(parts, mongod_binary)
+    assert run(command(parts, ports)) == 0
+    prepared_before = {
+        part["name"]: part["wasPrepared"] for part in json.loads(capfd.readouterr().out)["parts"]
+    }
+    assert prepared_before == {CONFIG: False, "shard0": True, "shard1": True}
+
+    cluster = new_clusters(parts, ports, restored["migration"].keyfile_text)
+    require_at_work(cluster, restored["migration"])
+
+
+def wait_until_free(parts: Mapping[str, Path], binary: Path) -> None:
+    """The killed run's mongods are told by the kernel, and shut down in order."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while any(inspect_directory(directory, binary=binary).is_in_use for directory in parts.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -12,6 +12,20 @@ from ebbtide.cli.render.output import Output, OutputFormat
 from ebbtide.cli.session import open_client, resolve_group
 from ebbtide.errors import InvalidInput
 
+GROUP_ROLES = ("GROUP_READ_ONLY", "GROUP_BACKUP_ADMIN", "GROUP_OWNER")
+GLOBAL_ROLES = ("GLOBAL_READ_ONLY", "GLOBAL_BACKUP_ADMIN", "GLOBAL_OWNER")
+
+
+def complete_group_roles(incomplete: str) -> list[str]:
+    """Roles in a project, for the shell."""
+    return [role for role in GROUP_ROLES if role.startswith(incomplete)]
+
+
+def complete_roles(incomplete: str) -> list[str]:
+    """Roles, for the shell."""
+    return [role for role in (*GROUP_ROLES, *GLOBAL_ROLES) if role.startswith(incomplete)]
+
+
 RoleOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -19,6 +33,7 @@ RoleOption = Annotated[
         metavar="ROLE[:PROJECT]",
         help="GROUP_READ_ONLY, GROUP_BACKUP_ADMIN or GROUP_OWNER, in PROJECT or else --group; GLOBAL_READ_ONLY, "
         "GLOBAL_BACKUP_ADMIN or GLOBAL_OWNER. Can be repeated.",
+        autocompletion=complete_roles,
     ),
 ]
 DescriptionOption = Annotated[

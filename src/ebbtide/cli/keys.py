@@ -25,7 +25,7 @@ from ebbtide.cli.client import Callers, Document
 from ebbtide.cli.moments import parse_hours
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
-from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, open_client
+from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, complete_keys, open_client
 from ebbtide.errors import InvalidInput
 from ebbtide.logs import configure_logs
 from ebbtide.settings import Settings
@@ -48,7 +48,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands)
 
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="The public key.")]
+KeyArgument = Annotated[
+    str, typer.Argument(metavar="KEY", help="The public key.", autocompletion=complete_keys)
+]
 ExpiresOption = Annotated[
     str | None,
     typer.Option(

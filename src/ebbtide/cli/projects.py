@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ebbtide.cli.callers import complete_group_roles
 from ebbtide.cli.client import Document
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
@@ -14,6 +15,7 @@ from ebbtide.cli.session import (
     GroupOption,
     OutputOption,
     ProfileOption,
+    complete_members,
     complete_projects,
     open_client,
     open_session,
@@ -24,7 +26,12 @@ ProjectArgument = Annotated[
     str, typer.Argument(metavar="PROJECT", help="The project's name or id.", autocompletion=complete_projects)
 ]
 MemberArgument = Annotated[
-    str, typer.Argument(metavar="MEMBER", help="The public key, or the service account's client id.")
+    str,
+    typer.Argument(
+        metavar="MEMBER",
+        help="The public key, or the service account's client id.",
+        autocompletion=complete_members,
+    ),
 ]
 
 PROJECT_HEADERS = ("ID", "NAME", "CLUSTERS", "CREATED")
@@ -139,7 +146,11 @@ def set_(
     member: MemberArgument,
     roles: Annotated[
         list[str],
-        typer.Argument(metavar="ROLE", help="GROUP_READ_ONLY, GROUP_BACKUP_ADMIN or GROUP_OWNER."),
+        typer.Argument(
+            metavar="ROLE",
+            help="GROUP_READ_ONLY, GROUP_BACKUP_ADMIN or GROUP_OWNER.",
+            autocompletion=complete_group_roles,
+        ),
     ],
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,

@@ -21,7 +21,7 @@ from ebbtide.cli.callers import (
 from ebbtide.cli.client import Callers, Document
 from ebbtide.cli.render import documents
 from ebbtide.cli.render.output import Output, OutputFormat
-from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, open_client
+from ebbtide.cli.session import GroupOption, OutputOption, ProfileOption, complete_accounts, open_client
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands)
 
 
-AccountArgument = Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The client id.")]
+AccountArgument = Annotated[
+    str, typer.Argument(metavar="CLIENT_ID", help="The client id.", autocompletion=complete_accounts)
+]
 HoursOption = Annotated[
     int | None,
     typer.Option(

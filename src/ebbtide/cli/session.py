@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ebbtide.cli.client import Document, EbbtideClient
+from ebbtide.cli.client import Callers, Document, EbbtideClient
 from ebbtide.cli.exit_codes import Interrupted
 from ebbtide.cli.profile import resolve_connection
 from ebbtide.cli.render.output import Output, OutputFormat
@@ -40,8 +40,31 @@ def complete_projects(context: typer.Context, incomplete: str) -> list[str]:
     return _complete(context, incomplete, EbbtideClient.list_groups)
 
 
+def complete_members(context: typer.Context, incomplete: str) -> list[str]:
+    """Keys and service accounts with a role in the project, for the shell; nothing at all if anything is wrong."""
+
+    def members(client: EbbtideClient) -> list[Document]:
+        return client.list_members(resolve_group(client, context.params.get("group")))
+
+    return _complete(context, incomplete, members)
+
+
+def complete_keys(context: typer.Context, incomplete: str) -> list[str]:
+    """Public keys for the shell; nothing at all if anything is wrong."""
+    return _complete(context, incomplete, EbbtideClient.list_keys, field="publicKey")
+
+
+def complete_accounts(context: typer.Context, incomplete: str) -> list[str]:
+    """Client ids of service accounts for the shell; nothing at all if anything is wrong."""
+    return _complete(context, incomplete, lambda c: c.list_callers(Callers.ACCOUNTS), field="clientId")
+
+
 def _complete(
-    context: typer.Context, incomplete: str, ask: Callable[[EbbtideClient], list[Document]]
+    context: typer.Context,
+    incomplete: str,
+    ask: Callable[[EbbtideClient], list[Document]],
+    *,
+    field: str = "name",
 ) -> list[str]:
     try:
         with EbbtideClient(
@@ -49,7 +72,7 @@ def _complete(
             connect_seconds=COMPLETION_SECONDS,
             read_seconds=COMPLETION_SECONDS,
         ) as client:
-            names = [str(named.get("name", "")) for named in ask(client)]
+            names = [str(named.get(field, "")) for named in ask(client)]
     except (EbbtideError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)]
@@ -63,7 +86,12 @@ ProfileOption = Annotated[
 ]
 GroupOption = Annotated[
     str | None,
-    typer.Option("--group", metavar="PROJECT", help="The project's id or name. [default: the profile's]"),
+    typer.Option(
+        "--group",
+        metavar="PROJECT",
+        help="The project's id or name. [default: the profile's]",
+        autocompletion=complete_projects,
+    ),
 ]
 ClusterArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="The cluster's name or id.", autocompletion=complete_clusters)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from ebbtide.cli.main import run
+from ebbtide.cli.main import build_app, run
 
 GROUPS = "/api/atlas/v1.0/groups"
 
@@ -74,6 +74,32 @@ def test_a_service_account_from_its_making_to_its_end(service: Any, ebbtide: Any
     assert ebbtide("service-accounts", "disallow", name, "192.0.2.0/24")["accessList"] == []
     ebbtide("service-accounts", "remove", name)
     assert ask(second) == 401
+
+
+def test_a_shell_completes_keys_accounts_members_projects_and_roles(
+    service: Any, ebbtide: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ebbtide("keys", "create", "--role", "GROUP_READ_ONLY", "--group", service.group.id)["publicKey"]
+    account = ebbtide("service-accounts", "create", "x", "--role", "GLOBAL_READ_ONLY")["clientId"]
+
+    def completed(typed: str) -> list[str]:
+        monkeypatch.setenv("_EBBTIDE_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"ebbtide {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(f"{typed}|".split(" "))))
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            build_app()(prog_name="ebbtide", args=[], standalone_mode=False)
+        # The service runs in this process, and logs to the same place: its lines have spaces, a name has none.
+        return [line for line in capsys.readouterr().out.splitlines() if line and " " not in line]
+
+    assert completed(f"keys show {key[:4]}") == [key]
+    assert account in completed("service-accounts show ")
+    assert {key, account} <= set(completed(f"members remove --group {service.group.id} "))
+    assert completed("members list --group Proj") == [service.group.name]
+    assert completed("members set x GROUP_R") == ["GROUP_READ_ONLY"]
+    assert completed("keys create --role GLOBAL_O") == ["GLOBAL_OWNER"]
+    monkeypatch.setenv("EBBTIDE_PRIVATE_KEY", "wrong")
+    assert completed("members remove ") == []
 
 
 def test_projects_and_who_is_in_them(service: Any, ebbtide: Any) -> None:

@@ -67,7 +67,8 @@ def render_cli_page() -> str:
         'group_id = "…"',
         "```",
         "",
-        "`ebbtide --install-completion` sets up completion for your shell: commands, options, and names of clusters.",
+        "`ebbtide --install-completion` sets up completion for your shell: commands, options, and names of",
+        "clusters, projects, keys, service accounts and members.",
     ]
     for help_ in iter_help(build_app(), PROGRAM):
         level = "##" if help_.is_group else "###"

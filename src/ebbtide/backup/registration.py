@@ -243,8 +243,16 @@ def _ask_as_user(client: Any, request: RegistrationRequest) -> dict[str, Any]:
         uses_keyfile = known.get("uses_keyfile", True)
         known["keyfile_error"] = _try_keyfile(client, request, request.keyfile, uses_keyfile=uses_keyfile)
     if request.tls is not None and known.get("configuration") is not None:
-        known["memberships"] = _ask_memberships(request.tls, known["configuration"], errors)
+        # A head that was there before may be down, for the very lack of what is in this request.
+        others = [m for m in known["configuration"]["members"] if m["host"] != _head_address(request)]
+        known["memberships"] = _ask_memberships(request.tls, others, errors)
     return {**known, "errors": tuple(errors)}
+
+
+def _head_address(request: RegistrationRequest) -> str | None:
+    if request.head_host is None or request.head_port is None:
+        return None
+    return join_host_port(request.head_host, request.head_port)
 
 
 def _ask_configuration(client: Any) -> dict[str, Any]:
@@ -290,11 +298,11 @@ def read_member_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ask_memberships(
-    tls: TlsMaterial, configuration: Mapping[str, Any], errors: list[str]
+    tls: TlsMaterial, members: Sequence[Mapping[str, Any]], errors: list[str]
 ) -> tuple[tuple[str, SubjectAttributes], ...]:
     """What each member's certificate says of it; a member whose certificate does not hold becomes an error."""
     found = []
-    for member in configuration["members"]:
+    for member in members:
         host, port = split_host_port(member["host"])
         try:
             found.append(

@@ -1,9 +1,11 @@
 """Sets that use TLS: every part proves its name to every other, and the head has a certificate of its own."""
 
+import os
 import socket
 import ssl
 import stat
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,14 @@ import pytest
 from bson import encode
 
 from ebbtide.backup import registration
+from ebbtide.backup.credential_change import CredentialsRefused, GivenCredentials, replace_credentials
 from ebbtide.backup.head_requests import renew_certificate
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.replica_set import TlsMode
 from ebbtide.errors import InvalidInput, Refused
+from ebbtide.sealing import ServiceKey
 from ebbtide.testing.certificates import CLIENT_UNIT, Authority
 from ebbtide.testing.lab import ReplicaSetLab
 
@@ -117,6 +121,58 @@ def renew(installation: Any, cluster: Cluster, certificate: str) -> None:
         tls_certificate=certificate,
         catalog=installation.catalog,
         service_key=installation.context.service_key,
+        clock=installation.context.clock,
+        actor="test",
+    )
+
+
+@pytest.mark.usefixtures("impatient")
+def test_certificates_are_given_again_as_credentials_are(
+    monkeypatch: pytest.MonkeyPatch, installation: Any, x509_lab: ReplicaSetLab
+) -> None:
+    """Tried on the set first; a head takes another certificate without a restart; a lost service key needs all again."""
+    issue, access = authority(x509_lab).issue, access_to(x509_lab)
+    stranger = Authority.create("Stranger")
+    with installation.working():
+        cluster = installation.register_and_follow(x509_lab, **access)
+        pid, before = installation.head_process(cluster).pid, installation.cluster(cluster)
+        for given, name in (
+            ({"tls_certificate": issue("elsewhere")}, "head's certificate"),
+            ({"tls_certificate": issue(HOST, unit=CLIENT_UNIT)}, "head's membership"),
+            ({"tls_ca": stranger.ca, "tls_certificate": stranger.issue(HOST)}, "TLS"),
+            ({"password": "wrong"}, "login"),
+        ):
+            with pytest.raises(CredentialsRefused) as refused:
+                give(installation, cluster, **given)
+            assert [name] == [check.name for check in refused.value.checks if not check.ok]
+        assert before == installation.cluster(cluster)
+
+        second = issue(HOST)
+        give(installation, cluster, tls_certificate=second)
+        installation.wait_until(lambda: shown_certificate(x509_lab, cluster) in second, what="the second one")
+        assert pid == installation.head_process(cluster).pid
+        installation.take_snapshot(cluster)
+
+    lost = replace(installation.context, service_key=ServiceKey(os.urandom(32)))
+    monkeypatch.setattr(installation, "context", lost)
+    password, third = access.get("password"), issue(HOST)
+    with pytest.raises(Refused, match="the stored certificate of shop cannot be read"):
+        give(installation, cluster, password=password, tls_ca=access["tls_ca"])
+    with installation.working():
+        give(installation, cluster, password=password, tls_certificate=third)
+        installation.wait_for_head(cluster, HeadState.FOLLOWING)
+        installation.wait_until(lambda: shown_certificate(x509_lab, cluster) in third, what="the third one")
+        installation.take_snapshot(cluster)
+        installation.remove(cluster)
+
+
+def give(installation: Any, cluster: Cluster, **given: str | None) -> Cluster:
+    return replace_credentials(
+        installation.cluster(cluster),
+        GivenCredentials(**given),
+        catalog=installation.catalog,
+        service_key=installation.context.service_key,
+        settings=installation.context.settings,
         clock=installation.context.clock,
         actor="test",
     )

@@ -10,13 +10,16 @@ import pytest
 
 from ebbtide.backup.cluster_snapshot_tidying import settle_cluster_snapshots
 from ebbtide.backup.context import BackupContext
+from ebbtide.backup.sharded_registration import remove_sharded_cluster
 from ebbtide.backup.snapshot_changes import claim_removal
 from ebbtide.data_directory import DataDirectory
-from ebbtide.domain.cluster import Cluster, ClusterKind, Head, HeadState
+from ebbtide.domain.balancer_hold import BalancerHold
+from ebbtide.domain.cluster import Cluster, ClusterKind, ClusterState, Head, HeadState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot, PartSnapshot
 from ebbtide.domain.ids import SnapshotId, new_id
 from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.sharding import BalancerMode
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.repository.repository import Repository
 from ebbtide.settings import resolve_settings
@@ -373,3 +376,25 @@ def test_a_snapshot_whose_job_ended_without_a_word_is_given_up_with_its_parts(
     assert (found.state, found.message) == (SnapshotState.FAILED, "no key")
     assert catalog.snapshots.find(part.id).state is SnapshotState.FAILED
     assert bank.call("POST", family="ebbtide/v1", json={}).status_code == 200, "another one can be taken"
+
+
+def test_a_cluster_is_not_forgotten_while_its_balancer_is_to_be_put_back(
+    bank: Bank, context: BackupContext
+) -> None:
+    catalog = bank.service.catalog
+    hold = BalancerHold(
+        id=bank.parent.id,
+        holder="CLUSTER_SNAPSHOT:x",
+        found=BalancerMode.FULL,
+        since=bank.service.clock.now(),
+    )
+    catalog.balancer_holds.take(hold)
+
+    remove_sharded_cluster(bank.parent, catalog=catalog, clock=bank.service.clock, actor="test")
+    assert catalog.clusters.find(bank.parent.id).state is ClusterState.REMOVING
+
+    # This one has no keyfile, so nobody can put anything back: that is said, and it is let go.
+    settle_cluster_snapshots(context)
+    assert catalog.clusters.find(bank.parent.id).state is ClusterState.REMOVED
+    events = catalog.events.page(bank.parent.group_id, cluster_id=bank.parent.id, skip=0, limit=10)
+    assert "balancer.left_off" in {event.kind for event in events}

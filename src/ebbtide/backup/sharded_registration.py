@@ -268,6 +268,9 @@ def remove_sharded_cluster(cluster: Cluster, *, catalog: Catalog, clock: Clock, 
     """
     for part in catalog.clusters.list_parts(cluster.id):
         remove_cluster(part, catalog=catalog, clock=clock, actor=actor)
+    current = catalog.clusters.find(cluster.id)
+    if current is None or current.state is ClusterState.REMOVED:
+        return
     # First, so that no job begins to stop the balancer between the look and the end.
     catalog.clusters.set_state(cluster.id, ClusterState.REMOVING)
     in_progress = catalog.cluster_snapshots.list_in_state(cluster.id, SnapshotState.IN_PROGRESS)

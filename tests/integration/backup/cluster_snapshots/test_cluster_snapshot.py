@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 
 from ebbtide.backup import balancer_hold
+from ebbtide.backup.consistent_points import find_consistent_point
 from ebbtide.backup.requesting import SnapshotInProgress
 from ebbtide.catalog.codec import to_document
 from ebbtide.clock import SystemClock
 from ebbtide.domain.balancer_hold import BalancerHold
+from ebbtide.domain.consistent_point import ConsistentPoint
 from ebbtide.domain.job import ATTEMPTS_MAX, JobKind, JobState, job_id
 from ebbtide.domain.sharding import BalancerMode
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import Unreachable
+from ebbtide.oplog.archive import OplogArchive
+from ebbtide.testing.bank import DATABASE as BANK
+from ebbtide.testing.bank import BackgroundBank, Bank
 from ebbtide.testing.sharded_lab import CONFIG
 
 WAIT_SECONDS = 120.0
@@ -265,3 +270,42 @@ def test_a_job_that_ended_its_worker_too_often_is_given_up_with_the_balancer_put
 
     assert "workers ended" in failed.message
     sharded.wait_until_put_back()
+
+
+def test_under_transfers_and_migrations_a_snapshot_has_a_consistent_point_that_every_part_reaches(
+    sharded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is open where an archive begins is looked up by its upkeep.
+    monkeypatch.setitem(sharded.settings, "oplog.upkeep_seconds", 1.0)
+    context = sharded.installation.context
+    bank = Bank(sharded.lab)
+    try:
+        with bank, BackgroundBank(bank) as running:
+            running.wait_for(transfers=5, moves=1)
+            done = sharded.take()
+            running.wait_for(transfers=running.transfers + 5)
+        sharded.installation.wait_until(
+            lambda: all(archived(context, part) >= done.cluster_time for part in sharded.parts),
+            what="all archives to cover the cluster time",
+        )
+        point = sharded.installation.wait_until(
+            lambda: found_point(
+                find_consistent_point(sharded.parts, at_most=done.cluster_time, context=context)
+            ),
+            what="a consistent point",
+        )
+    finally:
+        sharded.lab.drop_database(BANK)
+
+    assert not done.is_possibly_inconsistent
+    bases = [snapshot.stable_timestamp for snapshot in sharded.part_snapshots(done)]
+    assert max(bases) <= point.timestamp <= done.cluster_time
+
+
+def found_point(found: Any) -> ConsistentPoint | None:
+    return found if isinstance(found, ConsistentPoint) else None
+
+
+def archived(context: Any, part: Any) -> Any:
+    store = context.repository.replica_set(part.id, part.replica_set_name)
+    return OplogArchive(store).newest().last.timestamp

@@ -2,18 +2,21 @@
 
 Trimming keeps everything that a restore into the window needs: the newest snapshot at or before the window's start is
 the base of its first moments, and from the entry at that snapshot's T_a on all entries stay. So stays what a restore job
-under way or the undoing of one needs, and the newest slice: the archive goes on behind it.
+under way, the undoing of one or a snapshot of a sharded cluster needs, and the newest slice: the archive goes on behind it.
 
 Merging puts many small slices in a row into one. The merged one is stored first; its parts are then redundant, and go
 after a grace, as somebody may be about to read them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from ebbtide.domain.cluster_snapshot import ClusterSnapshot
+from ebbtide.domain.ids import SnapshotId
 from ebbtide.domain.oplog import OplogSlice, newest_slice
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.retention import follows_whole
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
 MERGED_PLAIN_BYTES_MAX = 64 * 1024 * 1024
@@ -45,6 +48,23 @@ def oldest_needed(
     applied = [_base_applied(bases, start) for bases in (complete, at_hand)]
     needed = [timestamp for timestamp in applied if timestamp is not None] or [start]
     return min([*needed, *pinned])
+
+
+def pinned_by_wholes(
+    snapshots: Iterable[Snapshot], wholes: Mapping[SnapshotId, ClusterSnapshot]
+) -> list[OplogTimestamp]:
+    """T_a of the parts of snapshots of sharded clusters: to restore one, each part goes on to the time they have in common.
+
+    That takes the entries from there on, however far back the window begins. `wholes` by their ids.
+    """
+    return [
+        snapshot.applied_timestamp
+        for snapshot in snapshots
+        if snapshot.applied_timestamp is not None
+        and (snapshot.state is SnapshotState.COMPLETE or _can_come_back(snapshot))
+        and snapshot.cluster_snapshot_id is not None
+        and follows_whole(snapshot, wholes.get(snapshot.cluster_snapshot_id))
+    ]
 
 
 def _can_come_back(snapshot: Snapshot) -> bool:

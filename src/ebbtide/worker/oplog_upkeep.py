@@ -20,7 +20,14 @@ from ebbtide.domain.archive_state import ArchiveState
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.ids import SnapshotId
-from ebbtide.domain.oplog_upkeep import border_after, oldest_needed, plan_merges, plan_trim, redundant_slices
+from ebbtide.domain.oplog_upkeep import (
+    border_after,
+    oldest_needed,
+    pinned_by_wholes,
+    plan_merges,
+    plan_trim,
+    redundant_slices,
+)
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import EbbtideError, IntegrityError, ObjectNotFound, Unreachable
@@ -142,6 +149,8 @@ class OplogUpkeep:
         }
         # A base that is not listed is one that we know nothing of: then everything stays.
         pinned = [applied.get(base) or OplogTimestamp(0, 0) for base in bases]
+        whole_ids = {s.cluster_snapshot_id for s in snapshots if s.cluster_snapshot_id is not None}
+        pinned += pinned_by_wholes(snapshots, self._catalog.cluster_snapshots.find_many(whole_ids))
         window = timedelta(hours=schedule.point_in_time_window_hours)
         return oldest_needed(snapshots, window_start=self._clock.now() - window, pinned=pinned)
 

@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ebbtide.domain.cluster_snapshot import ClusterSnapshot
 from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
 from ebbtide.domain.oplog import OplogSlice, covered_ranges
-from ebbtide.domain.oplog_upkeep import border_after, oldest_needed, plan_merges, plan_trim, redundant_slices
+from ebbtide.domain.oplog_upkeep import (
+    border_after,
+    oldest_needed,
+    pinned_by_wholes,
+    plan_merges,
+    plan_trim,
+    redundant_slices,
+)
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
@@ -196,3 +204,51 @@ def test_the_moment_after_which_a_trimmed_archive_begins(
     why: str, slices: list[OplogSlice], old_count: int, expected: OplogTimestamp
 ) -> None:
     assert expected == border_after(slices, slices[:old_count]), why
+
+
+@pytest.mark.parametrize(
+    ("why", "part", "whole", "pinned"),
+    [
+        ("what people see stays restorable", SnapshotState.COMPLETE, SnapshotState.COMPLETE, [12]),
+        ("it is about to be complete", SnapshotState.COMPLETE, SnapshotState.IN_PROGRESS, [12]),
+        ("it can be brought back", SnapshotState.DELETED, SnapshotState.DELETED, [12]),
+        (
+            "a failed one leaves snapshots of the parts alone",
+            SnapshotState.COMPLETE,
+            SnapshotState.FAILED,
+            [],
+        ),
+        ("there is no such whole", SnapshotState.COMPLETE, None, []),
+        ("its files are not known yet", SnapshotState.IN_PROGRESS, SnapshotState.IN_PROGRESS, []),
+    ],
+)
+def test_a_snapshot_of_a_sharded_cluster_keeps_what_leads_to_its_time(
+    why: str, part: SnapshotState, whole: SnapshotState | None, pinned: list[int]
+) -> None:
+    whole_id = SnapshotId("c" * 24)
+    taken = replace(OLD, state=part, cluster_snapshot_id=whole_id)
+    wholes = {}
+    if whole is not None:
+        wholes[whole_id] = ClusterSnapshot(
+            id=whole_id,
+            group_id=OLD.group_id,
+            cluster_id=ClusterId("d" * 24),
+            cluster_name="bank",
+            created=BEGIN,
+            state=whole,
+        )
+    assert [at(seconds) for seconds in pinned] == pinned_by_wholes([taken, MIDDLE], wholes), why
+
+
+def test_what_prune_has_begun_to_remove_keeps_nothing() -> None:
+    whole_id = SnapshotId("c" * 24)
+    gone = replace(OLD, state=SnapshotState.DELETED, removed=BEGIN, cluster_snapshot_id=whole_id)
+    whole = ClusterSnapshot(
+        id=whole_id,
+        group_id=OLD.group_id,
+        cluster_id=ClusterId("d" * 24),
+        cluster_name="bank",
+        created=BEGIN,
+        state=SnapshotState.DELETED,
+    )
+    assert pinned_by_wholes([gone], {whole_id: whole}) == []

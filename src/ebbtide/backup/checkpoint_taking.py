@@ -100,10 +100,13 @@ class CheckpointTaking:
                     self._context.access(part).system_client(timeout_seconds=ANSWER_SECONDS)
                 )
 
-            parts = self._present_parts(cluster, connect(cluster))
+            config = connect(cluster)
+            parts = self._present_parts(cluster, config)
             clients = {part.name: connect(part) for part in parts}
             check_versions(sharding.read_versions(clients))
             cluster_time, tokens = sharding.note_tokens(clients, note="checkpoint")
+            if self._present_parts(cluster, config) != parts:
+                raise HeadUnavailable(f"{cluster.name} got, or lost, a shard meanwhile")
         return cluster_time, tuple(_part(part, tokens[part.name]) for part in parts)
 
     def _present_parts(self, cluster: Cluster, config: sharding.Client) -> tuple[Cluster, ...]:
@@ -184,15 +187,24 @@ class CheckpointTaking:
             self._change(checkpoint, restorable=not reason, message=reason)
 
     def forget(self, checkpoint: Checkpoint) -> bool:
-        """Forget a checkpoint that lies before the cluster's window; whether it did."""
+        """Forget a checkpoint that lies before the cluster's window; whether it did.
+
+        That of the newest slot stays while there may be another one: or the slot would be due again.
+        """
         cluster = self._catalog.clusters.find(self._cluster_id)
         if cluster is None:
+            return False
+        if cluster.state is ClusterState.ACTIVE and self._is_of_newest_slot(checkpoint):
             return False
         window = timedelta(hours=self._catalog.schedules.get(cluster).point_in_time_window_hours)
         if not is_forgotten(checkpoint, window_start=self._clock.now() - window):
             return False
         self._catalog.checkpoints.delete(checkpoint.id)
         return True
+
+    def _is_of_newest_slot(self, checkpoint: Checkpoint) -> bool:
+        slot = checkpoint.scheduled_for
+        return slot is not None and slot == self._catalog.checkpoints.newest_slot(checkpoint.cluster_id)
 
     # --- catalog --------------------------------------------------------------------------------------------------
 

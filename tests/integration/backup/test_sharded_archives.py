@@ -4,7 +4,8 @@ The cluster is registered while a transfer is prepared and undecided. The first 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ebbtide.backup.checkpoint_requesting import CheckpointRefused, request_chec
 from ebbtide.backup.consistent_points import find_consistent_point
 from ebbtide.backup.open_work import OpenWorkCarry, ask_open_work
 from ebbtide.catalog.archives import ArchiveCollection
-from ebbtide.domain.checkpoint import Checkpoint, CheckpointState
+from ebbtide.domain.checkpoint import Checkpoint, CheckpointState, newest_checkpoint_slot
 from ebbtide.domain.cluster import Cluster, ClusterState, HeadState
 from ebbtide.domain.consistent_point import ConsistentPoint, NoConsistentPoint
 from ebbtide.domain.ids import ClusterId
@@ -222,6 +223,37 @@ def test_a_shard_whose_archive_is_behind_is_waited_for(
     monkeypatch.undo()
     complete = backup.wait_for_checkpoint(asked, CheckpointState.COMPLETE)
     assert complete.restores_to == complete.cluster_time
+
+
+def test_the_schedule_asks_for_the_newest_slot_once_and_the_window_forgets(backup: Backup) -> None:
+    catalog, clock = backup.installation.catalog, backup.installation.context.clock
+    began = clock.now()
+    schedule = replace(
+        catalog.schedules.get(backup.cluster),
+        # Three slots of checkpoints, and none of snapshots, were missed.
+        counts_from=began - timedelta(minutes=46),
+        checkpoint_interval_minutes=15,
+        reference_hour=(began + timedelta(hours=3)).hour,
+    )
+    catalog.schedules.put(schedule)
+    slot = backup.installation.wait_until(
+        lambda: catalog.checkpoints.newest_slot(backup.cluster.id), what="a checkpoint by schedule"
+    )
+    possible = {newest_checkpoint_slot(interval_minutes=15, now=now) for now in (began, clock.now())}
+    assert slot in possible
+
+    # Everything lies before the window now, and only the slot that was taken is still needed.
+    catalog.schedules.put(replace(schedule, point_in_time_window_hours=0))
+
+    def kept() -> list[Any]:
+        return [
+            found.scheduled_for for found in catalog.checkpoints.page(backup.cluster.id, skip=0, limit=100)
+        ]
+
+    backup.installation.wait_until(
+        lambda: kept() == [catalog.checkpoints.newest_slot(backup.cluster.id)], what="old checkpoints to go"
+    )
+    catalog.schedules.put(replace(schedule, counts_from=clock.now() + timedelta(days=1)))
 
 
 def test_a_shard_that_does_not_answer_is_waited_for(backup: Backup) -> None:

@@ -13,6 +13,7 @@ at a later time; a note changes no data.
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 
 from ebbtide.backup.consistent_points import find_consistent_point
@@ -155,28 +156,37 @@ class CheckpointTaking:
                 context=self._context,
                 check=self._check,
             )
-        except (OplogGapError, IntegrityError, ObjectNotFound) as error:
+        except IntegrityError as error:
             self._fail(checkpoint, error.message)
             return True
+        except (OplogGapError, ObjectNotFound) as error:
+            # An archive is being trimmed.
+            return self._read_in_vain(checkpoint, parts, error.message)
         match found:
             case NoConsistentPoint(reason=reason):
-                waited = self._clock.now() - (checkpoint.completed or checkpoint.created)
-                if waited > NOT_BEGUN_AFTER:
-                    self._fail(checkpoint, f"there is no consistent point: {reason}")
-                else:
-                    self._change(checkpoint, parts=parts, message=f"no consistent point yet: {reason}")
-                return False
+                return self._read_in_vain(checkpoint, parts, f"there is no consistent point: {reason}")
             case ConsistentPoint(timestamp=timestamp):
-                complete = self._change(
+                # In one change: nobody shall see it complete, and not restorable for a moment.
+                reason = judge_bases(
+                    replace(checkpoint, parts=parts, restores_to=timestamp), self._views_of(checkpoint)
+                )
+                self._change(
                     checkpoint,
                     parts=parts,
                     state=CheckpointState.COMPLETE,
                     restores_to=timestamp,
-                    message="",
+                    restorable=not reason,
+                    message=reason,
                 )
-                if complete is not None:
-                    self.judge(complete)
                 return True
+
+    def _read_in_vain(self, checkpoint: Checkpoint, parts: tuple[CheckpointPart, ...], reason: str) -> bool:
+        """What an archive tells of its beginning may come yet."""
+        if self._clock.now() - (checkpoint.completed or checkpoint.created) > NOT_BEGUN_AFTER:
+            self._fail(checkpoint, reason)
+        else:
+            self._change(checkpoint, parts=parts, message=f"waits: {reason}")
+        return False
 
     # --- judge ----------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from ebbtide.domain.consistent_point import (
     latest_consistent_point,
 )
 from ebbtide.domain.open_work import newest_record
-from ebbtide.domain.oplog import chains
+from ebbtide.domain.oplog import OplogGapError, chains
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.errors import ObjectNotFound
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.oplog.transactions import HistoryReader
@@ -28,6 +29,7 @@ from ebbtide.repository.repository import never_cancelled
 
 WINDOW_SECONDS = 60
 WIDER = 8
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +51,21 @@ def find_consistent_point(
 ) -> ConsistentPoint | NoConsistentPoint:
     """The latest consistent point up to `at_most` of all `parts`, the config server too; or why there is none.
 
-    `check` is called before each batch of entries and may raise. Raises OplogGapError where entries go meanwhile,
-    IntegrityError, ObjectNotFound, StorageError; ValueError without parts.
+    `check` is called before each batch of entries and may raise. Raises OplogGapError or ObjectNotFound where entries go
+    again and again while they are read, IntegrityError, StorageError; ValueError without parts.
     """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _find(parts, at_most, context, check)
+        except (OplogGapError, ObjectNotFound):
+            # A trim, with the record of what was open where it ended, came between listing and reading.
+            check()
+    return _find(parts, at_most, context, check)
+
+
+def _find(
+    parts: Sequence[Cluster], at_most: OplogTimestamp, context: BackupContext, check: Callable[[], None]
+) -> ConsistentPoint | NoConsistentPoint:
     archives = []
     for part in parts:
         found = _find_archive(part, at_most, context)

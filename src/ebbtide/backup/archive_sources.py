@@ -14,7 +14,7 @@ from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.domain.archive_state import members_to_tail, other_data_members
 from ebbtide.domain.cluster import Head, HeadState
 from ebbtide.domain.optime import OplogTimestamp, OpTime
-from ebbtide.domain.replica_set import join_host_port
+from ebbtide.domain.replica_set import join_host_port, member_lag_seconds
 from ebbtide.errors import EbbtideError
 from ebbtide.mongod.deployment import run_admin
 from ebbtide.oplog.tail import (
@@ -45,6 +45,10 @@ class Source:
     tail: OplogTail
     window_seconds: float
 
+    def measure_lag(self) -> float | None:
+        """How far the member is behind the primary; None where it does not know. Raises Unreachable, DeploymentError."""
+        return member_lag_seconds(run_admin(self.client, "replSetGetStatus"), self.address)
+
     def close(self) -> None:
         self.tail.close()
         self.client.close()
@@ -73,12 +77,13 @@ class Beginning:
 class ArchiveSources:
     """The members of one cluster, as its head's record and its set tell them. Made anew for each search."""
 
-    def __init__(self, access: ClusterAccess, head: Head, *, head_lag_max: float) -> None:
+    def __init__(self, access: ClusterAccess, head: Head, *, lag_max: float) -> None:
         self._access = access
+        self._lag_max = lag_max
         self._head_address = join_host_port(head.host, head.port)
         self._head_follows = head.state is HeadState.FOLLOWING
         self._head_is_current = (
-            self._head_follows and head.lock_job_id is None and (head.lag_seconds or 0.0) <= head_lag_max
+            self._head_follows and head.lock_job_id is None and (head.lag_seconds or 0.0) <= lag_max
         )
         self._others: list[str] | None = None
         self._all_others: set[str] = set()
@@ -185,4 +190,4 @@ class ArchiveSources:
             configuration = run_admin(client, "replSetGetConfig", read_preference=anyone)["config"]
             status = run_admin(client, "replSetGetStatus", read_preference=anyone)
         self._all_others = other_data_members(configuration, head=self._head_address)
-        return members_to_tail(configuration, status, head=self._head_address)
+        return members_to_tail(configuration, status, head=self._head_address, lag_max=self._lag_max)

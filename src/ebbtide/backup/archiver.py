@@ -119,8 +119,7 @@ class _Session:
         self._looked_at = self._base_at = float("-inf")
         self._is_drained = False
         self._is_over = False
-        self._head_lag = 0.0
-        self._tails_head = False
+        self._head_lag = self._source_lag = 0.0
         self._read_at = float("inf")
         self._window: float | None = None
         self._pipeline = SlicePipeline(
@@ -153,7 +152,7 @@ class _Session:
         if head is None:
             return NoSource(message="the cluster has no head", is_lost=False, is_certain=False)
         sources = ArchiveSources(
-            self._context.access(self._record.cluster), head, head_lag_max=self._slice_seconds
+            self._context.access(self._record.cluster), head, lag_max=self._slice_seconds
         )
         position = self._position
         if position is not None:
@@ -207,7 +206,8 @@ class _Session:
         """Read until it is better to look for a source again; what was read stays in hand."""
         since = self._clock.monotonic()
         self._window = source.window_seconds
-        self._tails_head = source.is_head
+        self._source_lag = 0.0
+        self._measure_lag(source)
         while not self._stopping.is_set():
             try:
                 self._take(source.tail.next_batch())
@@ -223,6 +223,7 @@ class _Session:
             self._pipeline.raise_failure()
             if self._clock.monotonic() - self._looked_at >= LOOK_SECONDS:
                 head = self._look()
+                self._measure_lag(source)
                 self._observe(source=source.address, message="")
                 if head is None or self._should_leave(source, head, since):
                     return
@@ -276,17 +277,28 @@ class _Session:
         """Up to when a drained tail has everything."""
         return self._clock.now() - timedelta(seconds=self._source_lag)
 
-    @property
-    def _source_lag(self) -> float:
-        """The head itself may lag, for as long as it is locked at the least; who stands in for it does not."""
-        return self._head_lag if self._tails_head else 0.0
+    def _measure_lag(self, source: Source) -> None:
+        """What the source does not have yet, its tail cannot tell: the head's keeper measures it, a stand-in is asked.
+
+        One that knows of no primary, or does not answer, is as far behind as it was when it did.
+        """
+        if source.is_head:
+            self._source_lag = self._head_lag
+            return
+        try:
+            lag = source.measure_lag()
+        except EbbtideError as error:
+            _log.info("oplog.lag_not_measured", source=source.address, message=error.message)
+            return
+        self._source_lag = self._source_lag if lag is None else lag
 
     def _should_leave(self, source: Source, head: Head, since: float) -> bool:
         if self._is_over:
             return True
         now = self._clock.monotonic()
         if not source.is_head:
-            return now - since > HEAD_AGAIN_SECONDS and _is_current(head, self._slice_seconds)
+            is_late = self._source_lag > self._slice_seconds
+            return now - since > HEAD_AGAIN_SECONDS and (is_late or _is_current(head, self._slice_seconds))
         if head.lock_job_id is None:
             self._locked_since = None
             return head.state is not HeadState.FOLLOWING or (head.lag_seconds or 0.0) > self._slice_seconds

@@ -13,7 +13,7 @@ from ebbtide.backup.head_handle import HeadHandle
 from ebbtide.backup.head_version import head_binary, look_at_version, runs_another
 from ebbtide.domain.cluster import Cluster, Head, HeadState
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.replica_set import find_in_status, join_host_port
+from ebbtide.domain.replica_set import join_host_port, member_lag_seconds
 from ebbtide.errors import HeadUnavailable, MongodBinaryMissing, Unreachable
 from ebbtide.mongod import deployment
 from ebbtide.mongod.process import MongodProcess
@@ -69,7 +69,7 @@ class HeadFollowing:
                 # The users arrive with the data: log in anew next time.
                 self._handle.close_clients()
             raise HeadUnavailable(f"the head cannot be asked: {error.message}") from error
-        return _lag_seconds(status, head)
+        return member_lag_seconds(status, join_host_port(head.host, head.port))
 
     # --- the right mongod -----------------------------------------------------------------------------------------
 
@@ -130,12 +130,3 @@ def _bytes_below(directory: Path) -> int:
         except FileNotFoundError:
             continue
     return total
-
-
-def _lag_seconds(status: Document, head: Head) -> float | None:
-    """How far the head is behind the primary; None while there is no primary."""
-    own = find_in_status(status, join_host_port(head.host, head.port))
-    primary = next((m for m in status["members"] if m.get("stateStr") == "PRIMARY"), None)
-    if own is None or primary is None or "optimeDate" not in own or "optimeDate" not in primary:
-        return None
-    return max(0.0, float((primary["optimeDate"] - own["optimeDate"]).total_seconds()))

@@ -8,7 +8,7 @@ from typing import Any
 from ebbtide.domain.ids import ClusterId
 from ebbtide.domain.oplog import OplogGap, OplogRange
 from ebbtide.domain.optime import OplogTimestamp, OpTime
-from ebbtide.domain.replica_set import Configuration, hosts_without_our_user
+from ebbtide.domain.replica_set import Configuration, hosts_without_our_user, member_lag_seconds
 
 BEHIND_SECONDS = 60.0
 """An archive that is further behind is an event, as is one that is behind by half of what the oplog holds."""
@@ -73,14 +73,20 @@ def is_behind(
     return lag_seconds > (limit * RECOVERED_SHARE if was_behind else limit)
 
 
-def members_to_tail(configuration: Configuration, status: Mapping[str, Any], *, head: str) -> list[str]:
-    """`HOST:PORT` of the members that can stand in for the head: secondaries first, never delayed ones or arbiters."""
+def members_to_tail(
+    configuration: Configuration, status: Mapping[str, Any], *, head: str, lag_max: float
+) -> list[str]:
+    """`HOST:PORT` of the members that can stand in for the head, never delayed ones or arbiters.
+
+    Secondaries first, then the primary; secondaries that lag by more than `lag_max` seconds come last.
+    """
     unfit = hosts_without_our_user(configuration) | {head}
     listed = {member["host"] for member in configuration["members"]}
     states = {m["name"]: m.get("state") for m in status["members"] if m["name"] in listed - unfit}
-    return [
+    ordered = [
         name for wanted in (_SECONDARY, _PRIMARY) for name, state in sorted(states.items()) if state == wanted
     ]
+    return sorted(ordered, key=lambda name: (member_lag_seconds(status, name) or 0.0) > lag_max)
 
 
 def other_data_members(configuration: Configuration, *, head: str) -> set[str]:

@@ -152,6 +152,15 @@ def find_in_status(status: Mapping[str, Any], host_port: str) -> Mapping[str, An
     return next((m for m in status["members"] if m["name"] == host_port), None)
 
 
+def member_lag_seconds(status: Mapping[str, Any], host_port: str) -> float | None:
+    """How far a member is behind the primary, by a reply of replSetGetStatus; None while no primary is known."""
+    own = find_in_status(status, host_port)
+    primary = next((m for m in status["members"] if m.get("stateStr") == "PRIMARY"), None)
+    if own is None or primary is None or "optimeDate" not in own or "optimeDate" not in primary:
+        return None
+    return max(0.0, float((primary["optimeDate"] - own["optimeDate"]).total_seconds()))
+
+
 def unhealthy_members(status: Mapping[str, Any]) -> list[str]:
     """`host:port` of the members that the answering one cannot reach."""
     return [m["name"] for m in status["members"] if m.get("health", 1) != 1]

@@ -23,6 +23,8 @@ from ebbtide.testing.oplog import archive_now, archive_of, differing_history
 WAIT_SECONDS = 120.0
 LOCKED_SECONDS = 25.0
 LOCKS = 4
+TOLD_SECONDS = 3.0
+"""More than an archive that has all of its source can say of itself."""
 LARGE_BYTES = 16 * 1024 * 1024 - 200
 
 
@@ -105,6 +107,42 @@ def test_while_the_head_is_locked_another_member_is_tailed(
         lambda: source_of(shared_installation, followed) == head, what="the head to be tailed again"
     )
     assert differing_history(shared_installation.context, followed, shared_lab) == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stand_in_that_lags_is_told_to_be_behind(
+    shared_installation: Any, followed: Cluster, shared_lab: ReplicaSetLab
+) -> None:
+    head = head_address(shared_installation, followed)
+
+    def stand_in() -> str:
+        found = source_of(shared_installation, followed)
+        return found if found != head else ""
+
+    # A secondary that has everything is the first one to be asked.
+    shared_lab.wait_until_replicated()
+    with locked_head(shared_installation, followed):
+        address = shared_installation.wait_until(stand_in, what="another source")
+        index = next(i for i, member in enumerate(shared_lab.members) if member.address == address)
+        with shared_lab.member_client(index) as client:
+            run_admin(client, "fsync", lock=True)
+            try:
+                write_until_told_behind(shared_installation, followed, shared_lab)
+                assert stand_in() == address
+            finally:
+                run_admin(client, "fsyncUnlock")
+    assert differing_history(shared_installation.context, followed, shared_lab) == []
+
+
+def write_until_told_behind(installation: Any, cluster: Cluster, lab: ReplicaSetLab) -> None:
+    # No majority is waited for: the other secondary may read from the locked one.
+    with lab.client(w=1) as client:
+
+        def behind() -> bool:
+            client.shop.things.insert_one({"during": "two locks"})
+            return (installation.catalog.archives.find(cluster.id).lag_seconds or 0.0) >= TOLD_SECONDS
+
+        installation.wait_until(behind, what="an archive that says that it is behind")
 
 
 def real_lag(installation: Any, cluster: Cluster) -> float:

@@ -100,7 +100,7 @@ def head(**changes: Any) -> Head:
 
 def search(members: FakeSet, found: Head) -> Source | NoSource:
     access: Any = members
-    return ArchiveSources(access, found, head_lag_max=15.0).follow(POSITION)
+    return ArchiveSources(access, found, lag_max=15.0).follow(POSITION)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,18 @@ STATUS = {
 
 
 def test_secondaries_stand_in_for_the_head_before_the_primary() -> None:
-    assert members_to_tail(CONFIGURATION, STATUS, head="head:1") == ["b:1", "a:1"]
+    assert members_to_tail(CONFIGURATION, STATUS, head="head:1", lag_max=15.0) == ["b:1", "a:1"]
+
+
+@pytest.mark.parametrize(("lag", "expected"), [(15, ["b:1", "a:1"]), (16, ["a:1", "b:1"])])
+def test_a_secondary_that_lags_comes_after_the_primary(lag: int, expected: list[str]) -> None:
+    status = {
+        "members": [
+            {"name": "a:1", "state": 1, "stateStr": "PRIMARY", "optimeDate": NOW},
+            {"name": "b:1", "state": 2, "stateStr": "SECONDARY", "optimeDate": NOW - timedelta(seconds=lag)},
+        ]
+    }
+    assert members_to_tail(CONFIGURATION, status, head="head:1", lag_max=15.0) == expected
 
 
 def test_a_member_that_is_down_may_still_hold_what_is_missing() -> None:

@@ -1,6 +1,7 @@
 """How a set's configuration is changed, and what an account lacks."""
 
 import copy
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ebbtide.domain.replica_set import (
     is_localhost,
     join_host_port,
     major_version,
+    member_lag_seconds,
     missing_roles,
     mixes_localhost,
     plan_add_head,
@@ -162,6 +164,28 @@ def test_members_are_found_by_their_address() -> None:
 def test_members_vote_unless_they_say_otherwise() -> None:
     found = configuration(member(0), member(1, votes=0), member(2, votes=1))
     assert voting_hosts(found) == ["db0:27017", "db2:27017"]
+
+
+@pytest.mark.parametrize(
+    ("own", "primary", "expected"),
+    [
+        (0, 12, 12.0),
+        (5, 5, 0.0),
+        (9, 5, 0.0),  # what is known of the primary is up to two seconds old
+        (0, None, None),
+        (None, 12, None),
+    ],
+)
+def test_a_member_lags_behind_the_primary_that_it_knows(
+    own: int | None, primary: int | None, expected: float | None
+) -> None:
+    seconds = {("own:1", "SECONDARY"): own, ("first:1", "PRIMARY"): primary}
+    members = [
+        {"name": name, "stateStr": state, "optimeDate": datetime(2026, 5, 1, 0, 0, second, tzinfo=UTC)}
+        for (name, state), second in seconds.items()
+        if second is not None
+    ]
+    assert expected == member_lag_seconds({"members": members}, "own:1")
 
 
 def test_a_status_tells_who_cannot_be_reached() -> None:

@@ -114,6 +114,7 @@ CODES: dict[str, Code] = {
     ),
     "ALREADY_EXPIRED": Code(400, "Snapshot {0} has expired already, so it cannot be changed."),
     "SNAPSHOT_NOT_UNDELETABLE": Code(409, "{0}"),
+    "SNAPSHOT_NEEDED_TO_UNDO": Code(409, "{0}"),
     "LINK_EXPIRATION_AFTER_SNAPSHOT_DELETION": Code(
         409,
         "The link would expire after snapshot {0} is deleted; ask for fewer hours, or keep the snapshot: "

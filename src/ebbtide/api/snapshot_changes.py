@@ -1,7 +1,7 @@
 """Changing snapshots: PATCH and DELETE of all families, and bringing a deleted one back (Ebbtide's own).
 
 Source: contract section 7. `expires` in the past is allowed: retention then deletes it at its next look. Whatever
-retention or `doNotDelete` say, DELETE deletes; its data stays for `repository.delete_delay_hours`.
+retention or `doNotDelete` say, DELETE deletes, unless undoing a restore is built on it; its data stays for `repository.delete_delay_hours`.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from ebbtide.backup.snapshot_changes import (
     CannotUndelete,
     PartOfWhole,
     SnapshotChanged,
+    UndoTakesIt,
     delete_snapshot,
     is_held,
     keep_snapshot,
@@ -92,7 +93,10 @@ def parse_change(values: dict[str, object], *, family: Family = Family.ATLAS) ->
 
 
 def delete(call: Call) -> Answer:
-    """Delete a complete snapshot: 204. It is hidden at once and its links are dead."""
+    """Delete a complete snapshot: 204. It is hidden at once and its links are dead.
+
+    One that undoing a restore is built on is refused for as long as that can be undone.
+    """
     snapshot = find_present(call)
     if snapshot.state is SnapshotState.IN_PROGRESS:
         raise refusal(
@@ -109,6 +113,8 @@ def delete(call: Call) -> Answer:
         )
     except PartOfWhole:
         raise refusal("CANNOT_DELETE_FROM_CLUSTER_SNAPSHOT", snapshot.id) from None
+    except UndoTakesIt as refused:
+        raise refusal("SNAPSHOT_NEEDED_TO_UNDO", str(refused)) from refused
     except SnapshotChanged:
         raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name) from None
     return Answer(document={}, status=204)

@@ -27,6 +27,7 @@ from ebbtide.domain.retention import expires_after, follows_whole
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.errors import Refused
 from ebbtide.events import record_event
+from ebbtide.restore.undo_point import kept_undos
 
 Changes = dict[str, Any]
 
@@ -37,6 +38,10 @@ class SnapshotChanged(Refused):
 
 class CannotUndelete(Refused):
     """The snapshot is not deleted, or its data is being removed already."""
+
+
+class UndoTakesIt(Refused):
+    """Undoing a restore into the cluster is built on the snapshot."""
 
 
 class PartOfWhole(Refused):
@@ -50,6 +55,27 @@ def require_no_part(snapshot: Snapshot, *, catalog: Catalog) -> None:
         raise PartOfWhole(
             f"snapshot {snapshot.id} is a part of snapshot {whole.id} of the sharded cluster {whole.cluster_name}",
             hint=f"change or delete that one: ebbtide snapshots show {whole.cluster_name} {whole.id}",
+        )
+
+
+def _require_no_undo_base(snapshot: AnySnapshot, *, catalog: Catalog, now: datetime) -> None:
+    """Raise UndoTakesIt where it, or a part of it, is what an undo is built on. A base that is deleted while its undo
+    point is being recorded, prune keeps."""
+    bases = (
+        {snapshot.id: snapshot.cluster_id}
+        if isinstance(snapshot, Snapshot)
+        else {part.snapshot_id: part.cluster_id for part in snapshot.parts}
+    )
+    for base_id, cluster_id in bases.items():
+        undos = [u for u in kept_undos(catalog, cluster_id, now=now) if u.undo_base_id == base_id]
+        if not undos:
+            continue
+        newest = max(undos, key=lambda undo: undo.undo_until or now)
+        until = (newest.undo_until or now).isoformat(timespec="seconds")
+        raise UndoTakesIt(
+            f"undoing restore job {newest.id} is built on snapshot {snapshot.id}, which is kept for that until {until}: "
+            f"delete it then, or have it go by itself: "
+            f"ebbtide snapshots expire {snapshot.cluster_name} {snapshot.id} --at {until}"
         )
 
 
@@ -97,10 +123,11 @@ def delete_snapshot(
 ) -> AnySnapshot:
     """Hide a complete snapshot and end its links; prune may remove its data after `delay`.
 
-    Raises SnapshotChanged where it is not complete (any more), PartOfWhole.
+    Raises SnapshotChanged where it is not complete (any more), PartOfWhole, UndoTakesIt.
     """
     if isinstance(snapshot, Snapshot):
         require_no_part(snapshot, catalog=catalog)
+    _require_no_undo_base(snapshot, catalog=catalog, now=clock.now())
     deleted = _mark_deleted(snapshot, delay=delay, catalog=catalog, now=clock.now())
     if deleted is None:
         raise SnapshotChanged(f"snapshot {snapshot.id} is not complete (any more)")

@@ -215,7 +215,8 @@ def delete(
 ) -> None:
     """Delete a snapshot. Its download links are dead at once.
 
-    Its data stays for repository.delete_delay_hours (24), and so long it can be brought back.
+    Its data stays for repository.delete_delay_hours (24), and so long it can be brought back. A snapshot
+    that undoing a restore is built on is refused for as long as that can be undone.
     """
     with open_session(profile, group, output) as session:
         snapshot_id = require_id(snapshot)

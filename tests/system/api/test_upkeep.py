@@ -11,7 +11,12 @@ import pytest
 from ebbtide.backup.context import BackupContext
 from ebbtide.backup.prune_guard import PruneGuard, PruneInterrupted, wait_until_not_pruned
 from ebbtide.backup.requesting import enqueue_snapshot
-from ebbtide.backup.snapshot_changes import CannotUndelete, delete_snapshot, undelete_snapshot
+from ebbtide.backup.snapshot_changes import (
+    CannotUndelete,
+    UndoTakesIt,
+    delete_snapshot,
+    undelete_snapshot,
+)
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, TargetState
 from ebbtide.domain.cluster import ClusterState, Head, HeadState
@@ -260,6 +265,22 @@ def test_one_worker_keeps_house(upkeep: Any, context: BackupContext, tmp_path: P
     assert state_of(upkeep, old) is SnapshotState.DELETED
 
 
+def test_the_base_of_an_undo_point_is_not_deleted_by_anybody_before_its_time(upkeep: Any) -> None:
+    base = stored(upkeep, 1)
+    stored(upkeep, 2)
+    until = upkeep.clock.now() + 3 * DAY
+    restore = restored_into(upkeep, base, until=until)
+    with pytest.raises(UndoTakesIt, match=restore.id) as refused:
+        delete(upkeep, base)
+    assert f"snapshots expire {base.cluster_name} {base.id} --at" in str(refused.value)
+    answer = upkeep.call("DELETE", f"{upkeep.base}/snapshots/{base.id}")
+    assert (answer.status_code, answer.json()["errorCode"]) == (409, "SNAPSHOT_NEEDED_TO_UNDO")
+    assert state_of(upkeep, base) is SnapshotState.COMPLETE
+    upkeep.clock.ahead = 3 * DAY
+    delete(upkeep, base)
+    assert state_of(upkeep, base) is SnapshotState.DELETED
+
+
 # --- prune ----------------------------------------------------------------------------------------------------------
 
 
@@ -303,13 +324,13 @@ def require_sound(context: BackupContext, snapshot: Snapshot) -> None:
     assert damage == []
 
 
-def test_prune_keeps_the_base_of_an_undo_point_that_somebody_deleted(
+def test_prune_keeps_the_base_of_an_undo_point_that_was_deleted_while_that_was_recorded(
     upkeep: Any, context: BackupContext
 ) -> None:
     base = stored(upkeep, 1)
     stored(upkeep, 2)
-    restored_into(upkeep, base, until=upkeep.clock.now() + 3 * DAY)
     delete(upkeep, base)
+    restored_into(upkeep, base, until=upkeep.clock.now() + 3 * DAY)
     upkeep.clock.ahead = 2 * DAY
     assert prune(upkeep, context).reports[0].removed_manifests == 0
     require_sound(context, base)

@@ -63,7 +63,8 @@ def create(
 ) -> None:
     """Take a snapshot now.
 
-    Only blocks of the data files that the last snapshot did not have are stored. Exit code 11 if it fails.
+    Only blocks of the data files that the last snapshot did not have are stored. Of a sharded cluster all parts are taken
+    together, and its balancer rests meanwhile. Exit code 11 if it fails.
     """
     with open_session(profile, group, output) as session:
         snapshot = session.client.create_snapshot(session.group_id, name)

@@ -116,8 +116,8 @@ def result_lines(prepared: "ShardedPrepared", document: Mapping[str, Any]) -> li
     lines += [f"note: {remark}" for remark in prepared.remarks]
     lines += [
         "",
-        "Start them, the config server first (with your own configuration files, or --keyFile and TLS options, if the",
-        "cluster is to have them: the same for all parts):",
+        "Start them, the config server first: no shard answers before it does (with your own configuration files, or",
+        "--keyFile and TLS options, if the cluster is to have them: the same for all parts):",
         *(f"  {part['next']['start']}" for part in parts),
         "TTL indexes begin to delete at that start; to look first, add --setParameter ttlMonitorEnabled=false.",
         "Then routers; one that knew the old cluster has to be started again (not run against a real mongos):",

@@ -42,7 +42,7 @@ class ArchiveInfo:
     """What restoreInfo.txt says. `stable` is the timestamp of the data, `newest` of the oplog's last entry.
 
     `limit` is up to where the data was asked for, None for a snapshot as it is. Of a part of a sharded cluster, `part`
-    is the shard's name or `config`, and `sharded_cluster` says whose; else both are empty.
+    is the shard's name or `config`, `sharded_cluster` says whose, and `batch` which restore it is from; else they are empty.
     """
 
     restore_job_id: str
@@ -55,6 +55,7 @@ class ArchiveInfo:
     limit: OplogTimestamp | None = None
     sharded_cluster: str = ""
     part: str = ""
+    batch: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,7 @@ def parse_restore_info(text: str) -> ArchiveInfo | None:
             limit=None if limit is None else OplogTimestamp(int(limit[1]), int(limit[2])),
             sharded_cluster=fields.get("sharded cluster", ""),
             part=fields.get("part", ""),
+            batch=fields.get("batch", ""),
         )
     except (KeyError, ValueError):
         return None

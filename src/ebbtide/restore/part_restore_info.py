@@ -13,6 +13,7 @@ def render_part_info(job: RestoreJob, manifest: Manifest, *, look: str, half_don
     stable, newest = manifest.stable_timestamp, manifest.applied_timestamp
     part, directory = str(manifest.storage[PART_FACT]), job.file_name.removesuffix(".tar.gz")
     is_cut = job.limit is not None
+    batch = f"batch            {job.batch_id}\n" if job.batch_id is not None else ""
     limit = f"asked up to      oplog timestamp {job.limit}\n" if is_cut else ""
     return f"""\
 Ebbtide restore job {job.id}
@@ -23,7 +24,7 @@ part             {part}
 replica set      {manifest.replica_set_name}
 group            {manifest.group_name} ({manifest.group_id})
 base snapshot    {manifest.parent_id if is_cut else manifest.snapshot_id}
-{limit}timestamp        {stable.date.isoformat(timespec="seconds")}, oplog timestamp {stable}
+{batch}{limit}timestamp        {stable.date.isoformat(timespec="seconds")}, oplog timestamp {stable}
 newest oplog     {newest.date.isoformat(timespec="seconds")}, oplog timestamp {newest}
 mongod           {manifest.mongod_version}
 FCV              {manifest.fcv}
@@ -89,7 +90,7 @@ the sets (this one's was {manifest.replica_set_name}) and with your own HOST:POR
     admin.shutdownServer()
 
 Then start it with a mongod {version} and --{role} --replSet NAME, --port and --bind_ip as it is to have them: the config
-server first, then the shards, all with one keyfile or none. Then start routers, new ones or the old ones again with
+server first, as no shard answers before it does; all with one keyfile or none. Then start routers, new ones or the old ones again with
 --configdb NAME/HOST:PORT of the config server: a router remembers where the old cluster was. To each part add members that
 start empty, with rs.add(). What these steps do was run on server 6.0.5, without a router: it was not run against a real mongos.
 """

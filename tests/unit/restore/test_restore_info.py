@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ebbtide.domain.ids import ClusterId, GroupId, RestoreJobId, SnapshotId
+from ebbtide.domain.ids import BatchId, ClusterId, GroupId, RestoreJobId, SnapshotId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import READY, RestoreJob
 from ebbtide.errors import NotFound
@@ -163,7 +163,8 @@ def part(name: str, **changes: Any) -> Manifest:
 
 @pytest.mark.parametrize(("name", "role"), [("config", "configsvr"), ("shard0", "shardsvr")])
 def test_a_part_of_a_sharded_cluster_tells_how_the_cluster_is_brought_up(name: str, role: str) -> None:
-    job = replace(JOB, point_in_time=True, limit=OplogTimestamp(1700000006, 0))
+    batch = BatchId("5f00000000000000000000b1")
+    job = replace(JOB, point_in_time=True, limit=OplogTimestamp(1700000006, 0), batch_id=batch)
     text = render_restore_info(job, part(name, preparedTransactions=2))
     assert _commands(text) == [PLAIN]
     assert f"restores prepare {NAME} DIR..." in text
@@ -177,6 +178,7 @@ def test_a_part_of_a_sharded_cluster_tells_how_the_cluster_is_brought_up(name: s
     info = parse_restore_info(text)
     assert info is not None
     assert (name, "6f00000000000000000000aa", job.limit) == (info.part, info.sharded_cluster, info.limit)
+    assert batch == info.batch
     assert (OplogTimestamp(1700000005, 9),) * 2 == (info.stable, info.newest)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ebbtide.domain.optime import OplogTimestamp
+from ebbtide.domain.sharding import check_versions
 from ebbtide.errors import Refused
 from ebbtide.restore.archive_directory import ArchiveInfo, DirectorySight, find_problems
 from ebbtide.restore.sharded_prepare.targets import PartTarget
@@ -61,7 +62,7 @@ def is_part(sight: DirectorySight) -> bool:
 def plan_sharded_prepare(
     sights: Sequence[DirectorySight], targets: Mapping[str, PartTarget], *, others_elsewhere: bool
 ) -> ShardedPlan:
-    """The plan. Raises Refused with every problem together.
+    """The plan. Raises Refused with every problem together, and for server versions on which it was not tried.
 
     With `others_elsewhere` parts without a directory are prepared on other machines; else each target needs one.
     """
@@ -80,6 +81,9 @@ def plan_sharded_prepare(
             )
         )
     limits = [info.limit for _, info in infos if info.limit is not None]
+    if not problems:
+        # Where the servers keep whom they talk to differs between versions.
+        check_versions({info.part: info.mongod_version for _, info in infos})
     if problems or not limits:
         raise refusal(problems)
     parts = [
@@ -134,6 +138,9 @@ def _sameness_problems(infos: Sequence[ArchiveInfo]) -> list[Problem]:
     clusters = sorted({info.sharded_cluster for info in infos})
     if len(clusters) > 1:
         problems.append((f"they are of different clusters: {', '.join(clusters)}", ""))
+    elif len({info.batch for info in infos}) > 1:
+        batches = ", ".join(f"{info.part} of {info.batch or 'none'}" for info in infos)
+        problems.append((f"they are of different batches: {batches}", "use the archives of one batch"))
     limits = {info.part: info.limit for info in infos if info.limit is not None}
     if len(set(limits.values())) > 1:
         moments = ", ".join(f"{name} at {limit}" for name, limit in limits.items())

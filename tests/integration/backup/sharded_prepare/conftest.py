@@ -5,11 +5,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from pymongo import MongoClient
@@ -134,7 +132,8 @@ def _cut_migration(bank: Bank) -> Moment:
     assert chunks is not None
     committed = OplogTimestamp.from_bson(chunks["ts"])
     return Moment(
-        at=OplogTimestamp(committed.seconds, committed.increment - 1), balances=owned_balances(bank.lab)
+        at=OplogTimestamp(committed.seconds, committed.increment - 1),
+        balances=owned_balances(bank.lab),
     )
 
 
@@ -234,12 +233,21 @@ class StartedPart:
             set_parameters={} if is_config else {"orphanCleanupDelaySecs": 0},
         )
         self._identity_path = directory.with_name(f"{name}.json")
-        self.start()
+        self._process: MongodProcess | None = None
 
     def start(self) -> None:
-        self.process = MongodProcess.start(
+        self._process = MongodProcess.start(
             self._binary, self._options, identity_path=self._identity_path, ready_seconds=WAIT_SECONDS
         )
+
+    @property
+    def process(self) -> MongodProcess:
+        assert self._process is not None
+        return self._process
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
 
     def primary(self) -> "StartedPart":
         deadline = time.monotonic() + WAIT_SECONDS
@@ -269,29 +277,30 @@ class NewCluster(ShardedLab):
         self._clients: dict[str, Any] = {}
         keyfile = next(iter(directories.values())).with_name("keyfile")
         write_private(keyfile, keyfile_text + "\n")
-        with ExitStack() as stack:
-            started: dict[str, Any] = {}
-            for name, directory in directories.items():
-                set_name = "new-config" if name == CONFIG else name
-                started[name] = StartedPart(
-                    binary, name, directory, ports[name], set_name=set_name, keyfile=keyfile
-                )
-                stack.callback(started[name].process.kill)
-            stack.pop_all()
+        started: dict[str, Any] = {}
+        for name, directory in directories.items():
+            set_name = "new-config" if name == CONFIG else name
+            started[name] = StartedPart(
+                binary, name, directory, ports[name], set_name=set_name, keyfile=keyfile
+            )
         self.config = started[CONFIG]
         self.shards = {name: part for name, part in sorted(started.items()) if name != CONFIG}
+
+    def start(self) -> Self:
+        """All at once: a shard does not answer before the config server does. Who made it stops it."""
+        with ThreadPoolExecutor() as executor:
+            list(executor.map(StartedPart.start, self._started()))
         self._connect()
+        return self
 
     def _connect(self) -> None:
         for name in self.parts:
             self._clients[name] = self._open_client(name)
 
     def restart(self) -> None:
-        """All at once, as after a power cut that everything survived in order."""
+        """All stop, and then all start."""
         self.shut_down()
-        with ThreadPoolExecutor() as executor:
-            list(executor.map(StartedPart.start, self._started()))
-        self._connect()
+        self.start()
 
     def shut_down(self) -> None:
         self._disconnect()
@@ -301,7 +310,7 @@ class NewCluster(ShardedLab):
     def stop(self) -> None:
         self._disconnect()
         for part in self._started():
-            part.process.kill()
+            part.kill()
 
     def _disconnect(self) -> None:
         for client in self._clients.values():
@@ -311,11 +320,6 @@ class NewCluster(ShardedLab):
     def _started(self) -> list[Any]:
         return list(self.parts.values())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
 
 @pytest.fixture
 def new_clusters(mongod_binary: Path) -> Iterator[Any]:
@@ -324,7 +328,7 @@ def new_clusters(mongod_binary: Path) -> Iterator[Any]:
 
     def make(directories: Mapping[str, Path], ports: Mapping[str, int], keyfile_text: str) -> NewCluster:
         made.append(NewCluster(mongod_binary, directories, ports, keyfile_text=keyfile_text))
-        return made[-1]
+        return made[-1].start()
 
     yield make
     for cluster in made:

@@ -62,6 +62,7 @@ def test_a_directory_that_is_one_too_many_is_refused(
         ({"limit": OplogTimestamp(1_700_000_011, 0)}, "cut at different moments: config at (1700000010, 0)"),
         ({"limit": None}, "is a snapshot of s1 alone"),
         ({"sharded_cluster": "d" * 24}, "of different clusters"),
+        ({"batch": "b" * 24}, f"config of none, s0 of none, s1 of {'b' * 24}"),
         ({"mongod_version": "7.0.1"}, "of mongod 7.0.1"),
     ],
 )
@@ -70,6 +71,14 @@ def test_parts_that_do_not_fit_together_are_refused(sight: Sight, changes: dict[
     with pytest.raises(Refused) as error:
         plan_sharded_prepare(sights, TARGETS, others_elsewhere=False)
     assert what in error.value.message
+
+
+def test_a_version_that_was_not_tried_is_refused(sight: Sight) -> None:
+    sights = [
+        replace(sight(part, mongod_version="7.0.2"), our_version="7.0.2") for part in ("config", "s0", "s1")
+    ]
+    with pytest.raises(Refused, match=r"not on config 7\.0\.2"):
+        plan_sharded_prepare(sights, TARGETS, others_elsewhere=False)
 
 
 def test_everything_in_the_way_is_told_together(sight: Sight) -> None:

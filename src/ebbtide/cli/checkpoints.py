@@ -15,6 +15,7 @@ from ebbtide.cli.session import (
     OutputOption,
     ProfileOption,
     Session,
+    complete_checkpoints,
     going_on_without_us,
     iter_states,
     open_session,
@@ -78,7 +79,12 @@ Examples:
 def show(
     name: ClusterArgument,
     checkpoint: Annotated[
-        str, typer.Argument(metavar="ID|latest", help="The checkpoint's id, or latest for the newest.")
+        str,
+        typer.Argument(
+            metavar="ID|latest",
+            help="The checkpoint's id, or latest for the newest.",
+            autocompletion=complete_checkpoints,
+        ),
     ] = LATEST,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,

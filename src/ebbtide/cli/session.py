@@ -35,6 +35,16 @@ def complete_clusters(context: typer.Context, incomplete: str) -> list[str]:
     return _complete(context, incomplete, clusters)
 
 
+def complete_checkpoints(context: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the checkpoints of the cluster that was named before; nothing at all if anything is wrong."""
+
+    def checkpoints(client: EbbtideClient) -> list[Document]:
+        group_id = resolve_group(client, context.params.get("group"))
+        return client.list_checkpoints(group_id, str(context.params.get("name")))
+
+    return _complete(context, incomplete, checkpoints, field="id")
+
+
 def complete_projects(context: typer.Context, incomplete: str) -> list[str]:
     """Names of projects for the shell; nothing at all if anything is wrong."""
     return _complete(context, incomplete, EbbtideClient.list_groups)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from scripted_api import error, listing
 
 from ebbtide.cli import session
@@ -115,3 +116,18 @@ def test_the_interval_is_a_field_of_the_schedule(connected: Any, ebbtide: Any) -
     done = ebbtide("schedule", "set", "bank", "--checkpoints", "15")
     assert (done.code, "every 15 minutes" in done.stdout) == (0, True)
     assert connected.bodies("PATCH", f"{CLUSTER}/snapshotSchedule") == [{"clusterCheckpointIntervalMin": 15}]
+
+
+def test_ids_complete_for_the_cluster_that_was_named(
+    connected: Any, ebbtide: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connected.answer("GET", PATH, listing(COMPLETE, WANTED | {"id": "d" * 24}))
+    for name, value in (
+        ("_EBBTIDE_COMPLETE", "complete_bash"),
+        ("COMP_WORDS", "ebbtide checkpoints show bank c"),
+        ("COMP_CWORD", "4"),
+    ):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        ebbtide()
+    assert capfd.readouterr().out.strip() == ID

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 import requests
+from bson import MaxKey
 from requests.auth import HTTPDigestAuth
 
 from ebbtide.catalog.catalog import Catalog
+from ebbtide.cli.api_errors import ApiRefusal
+from ebbtide.cli.client import EbbtideClient
 from ebbtide.clock import SystemClock
 from ebbtide.crash_points import CRASH_POINTS
 from ebbtide.data_directory import DataDirectory
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.cluster_snapshot import ClusterSnapshot
-from ebbtide.domain.ids import GroupId, SnapshotId, new_id
+from ebbtide.domain.ids import BatchId, GroupId, SnapshotId, new_id
+from ebbtide.domain.restore_job import RestoreStatus
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import Unreachable
 from ebbtide.oplog.archive import OplogArchive
@@ -25,7 +29,7 @@ from ebbtide.sealing import ServiceKey
 from ebbtide.settings import resolve_settings
 from ebbtide.storage.directory import DirectoryStorage
 from ebbtide.testing.running_service import RunningService
-from ebbtide.testing.sharded_lab import ShardedLab
+from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
 from ebbtide.testing.sharded_registration import lab_request, register_lab
 
 OPEN_WORK_POINTS = ["open_work.recorded"]
@@ -209,3 +213,73 @@ def check_hosted_families(owner: ShardedOwner, cluster: Cluster, shown: dict[str
         assert session.patch(schedule, json=change, timeout=60).json()["clusterCheckpointIntervalMin"] == 15
         refused = session.patch(schedule, json={"clusterCheckpointIntervalMin": 20}, timeout=60).json()
         assert refused["errorCode"] == "INVALID_CLUSTER_CHECKPOINT_INTERVAL"
+
+
+RESTORE_POINTS = ["automated.write_blocked", "automated.removed", "automated.compared"]
+
+
+@pytest.mark.long
+def test_a_restore_outlives_its_worker_and_nobody_is_kept_from_anything(owner: ShardedOwner) -> None:
+    """Asked for as scripts do, killed in turn before anything went, when all was gone, and when all was back."""
+    cluster = owner.find_cluster()
+    owner.wait_until_following(cluster)
+    shards = {name: owner.lab.admin_client(name) for name in owner.lab.shards}
+    for entry in list(
+        owner.lab.admin_client(CONFIG).config.databases.find({"_id": {"$in": ["kept", "late"]}})
+    ):
+        owner.lab.drop_database(entry["_id"])
+    owner.lab.create_sharded("kept.things", {"_id": 1}, "shard0")
+    owner.lab.split("kept.things", {"_id": 50})
+    owner.lab.move_range("kept.things", {"_id": 50}, {"_id": MaxKey()}, "shard1")
+    for shard, ids in (("shard0", range(50)), ("shard1", range(50, 100))):
+        shards[shard].kept.things.insert_many([{"_id": number} for number in ids])
+    snapshot = owner.wait_for_cluster_snapshot(owner.ask_for_cluster_snapshot(cluster))
+    shards["shard1"].kept.things.delete_many({})
+    owner.lab.create_database("late", primary="shard1")
+    shards["shard1"].late.arrival.insert_one({})
+    group = owner.service.group_id
+    body = {"snapshotId": snapshot.id, "targetClusterName": cluster.name}
+
+    with owner.service.client() as client:
+        with pytest.raises(ApiRefusal, match="has not made it a target"):
+            client.create_automated_restore(group, cluster.name, body)
+        client.set_restore_target(group, cluster.name, {"enabled": True})
+        plan = owner.service.wait_until(
+            lambda: archived_plan(client, group, cluster.name, body), "an archive that reaches the snapshot"
+        )
+        assert plan["ok"]
+        assert not plan["withUndo"]
+        assert {"kept.things", "late.arrival"} <= {gone["namespace"] for gone in plan["removed"]}
+        owner.service.arm_crash(*RESTORE_POINTS)
+        job = client.create_automated_restore(group, cluster.name, body)
+        owner.service.wait_until(owner.service.has_crashed, f"crash points {RESTORE_POINTS}")
+        with owner.service.catalog() as catalog:
+            batch = BatchId(job["batchId"])
+            owner.service.wait_until(
+                lambda: all(
+                    part.status is RestoreStatus.FINISHED for part in catalog.restore_jobs.list_batch(batch)
+                ),
+                "every job of the batch",
+            )
+            assert len(catalog.restore_jobs.list_batch(batch)) == 3
+            owner.service.wait_until(
+                lambda: catalog.balancer_holds.find(cluster.id) is None, "the balancer to be let go"
+            )
+
+    assert [list(range(50)), list(range(50, 100))] == [
+        sorted(found["_id"] for found in shard.kept.things.find()) for shard in shards.values()
+    ]
+    assert all("late" not in shard.list_database_names() for shard in shards.values())
+    assert owner.lab.balancer_status()["mode"] == "full"
+    for shard in shards.values():
+        assert shard.admin.command("serverStatus")["repl"]["userWriteBlockMode"] == 1
+
+
+def archived_plan(client: EbbtideClient, group: str, name: str, body: dict[str, str]) -> Any:
+    """The plan, once every part's archive has reached the snapshot's time; None before."""
+    try:
+        return client.create_automated_restore(group, name, {**body, "dryRun": True})
+    except ApiRefusal as error:
+        if "have reached" in str(error):
+            return None
+        raise

@@ -9,16 +9,19 @@ from dataclasses import dataclass, replace
 
 from ebbtide.api.operations import Call
 from ebbtide.api.refusals import Refusal, refusal, refuse_fields, violation
-from ebbtide.api.resolving import resolve_point
+from ebbtide.api.resolving import resolve_batch_point, resolve_point
 from ebbtide.domain.access import is_owner, may_write
 from ebbtide.domain.automated_restore import AutomatedRestore, RestoreScope, keeps_undo
-from ebbtide.domain.cluster import Cluster
+from ebbtide.domain.cluster import Cluster, ClusterKind
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import RestoreJob
 from ebbtide.domain.restore_point import AtOplog, RestorePoint
+from ebbtide.domain.snapshot import Snapshot
+from ebbtide.errors import Refused
 from ebbtide.restore.automated_request import (
     AutomatedRequest,
+    BatchPart,
     NoConsent,
     RestoreInProgress,
     request_automated_restore,
@@ -50,17 +53,39 @@ def build_request(
     """All that is known of a restore that may begin now; nothing is recorded. Raises the contract's refusals."""
     cluster = find_target(call, target)
     check_target(call, cluster)
-    resolution = resolve_point(call, point)
+    chosen = _choose_bases(call, point)
     return AutomatedRequest(
         source=call.cluster,
-        base=resolution.base,
-        limit=resolution.limit,
+        base=chosen.base,
+        limit=chosen.limit,
+        config=chosen.config,
+        shards=chosen.shards,
         target=cluster,
         scope=scope or RestoreScope(),
         compares=compares,
         with_users_and_roles=with_users_and_roles,
-        wants_undo=wants_undo,
+        # What was on a sharded cluster cannot be brought back; the plan says so before anything is begun.
+        wants_undo=wants_undo and cluster.kind is not ClusterKind.SHARDED,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bases:
+    """What a restore is built on, as in AutomatedRequest."""
+
+    base: Snapshot
+    limit: OplogTimestamp | None
+    config: Cluster | None = None
+    shards: tuple[BatchPart, ...] = ()
+
+
+def _choose_bases(call: Call, point: RestorePoint) -> _Bases:
+    """What the moment comes to. Raises the contract's refusals."""
+    if call.cluster.kind is not ClusterKind.SHARDED:
+        resolution = resolve_point(call, point)
+        return _Bases(base=resolution.base, limit=resolution.limit)
+    found = resolve_batch_point(call, point)
+    return _Bases(base=found.config.base, limit=found.limit, config=found.config.cluster, shards=found.shards)
 
 
 def build_undo(call: Call, restore: AutomatedRestore, point: OplogTimestamp) -> AutomatedRequest:
@@ -96,6 +121,8 @@ def record_request(call: Call, request: AutomatedRequest) -> RestoreJob:
         raise cannot_restore(request.target.name, str(error)) from None
     except RestoreInProgress as error:
         raise refusal("CLUSTER_RESTORE_IN_PROGRESS_CANNOT_UPDATE", str(error)) from None
+    except Refused as error:
+        raise refusal("REFUSED", str(error)) from None
 
 
 def find_target(call: Call, target: TargetName) -> Cluster:

@@ -13,8 +13,9 @@ from ebbtide.domain.restore_point import (
     Resolution,
     RestorePoint,
 )
-from ebbtide.errors import EbbtideError
+from ebbtide.errors import EbbtideError, NotFound
 from ebbtide.repository.repository import Repository
+from ebbtide.restore.batch_point import BatchPoint, Surroundings, resolve_batch
 from ebbtide.restore.restore_points import resolve_asked
 from ebbtide.storage.directory import DirectoryStorage
 
@@ -46,6 +47,27 @@ def resolve_point(call: Call, point: RestorePoint, *, is_kept: bool = False) -> 
             raise refuse_fields([violation("INVALID_ATTRIBUTE", _field(point), message)])
         case Refusal(code=code):
             raise _refuse_snapshot(call, point, code)
+
+
+def resolve_batch_point(call: Call, point: RestorePoint) -> BatchPoint:
+    """What it comes to for the path's sharded cluster. Raises the contract's refusals."""
+    context = call.context
+    try:
+        return resolve_batch(
+            call.cluster,
+            point,
+            surroundings=Surroundings(
+                catalog=context.catalog,
+                repository=open_repository(call),
+                service_key=context.service_key,
+                clock=context.clock,
+            ),
+        )
+    except NotFound:
+        name = point.snapshot_id if isinstance(point, AtSnapshot) else ""
+        raise refusal("SNAPSHOT_NOT_FOUND", name, call.cluster.name) from None
+    except EbbtideError as error:
+        raise refusal("REFUSED", str(error)) from None
 
 
 def _require_own_snapshot(call: Call, point: AtSnapshot) -> None:

@@ -15,18 +15,23 @@ from ebbtide.api.responses import Answer, Shape
 from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
 from ebbtide.api.shown_jobs import job_document
 from ebbtide.api.wire import Document, self_links
-from ebbtide.domain.ids import RestoreJobId, SnapshotId, is_id
+from ebbtide.domain.ids import BatchId, RestoreJobId, SnapshotId, is_id
 from ebbtide.domain.restore_job import RestoreJob, hours_until
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.restore.requesting import request_http_restore
 
 
 def list_restore_jobs(call: Call) -> Answer:
-    """Newest first. No job here belongs to a batch, so any `batchId` finds nothing."""
+    """Newest first. With `batchId` the jobs of that batch, where the cluster is the one that was restored, or a part."""
     href = f"{call.cluster_href}/restoreJobs"
-    if _parse_batch_id(call) is not None:
-        nothing: list[RestoreJob] = []
-        return slice_answer(call, href=href, records=nothing, to_document=lambda j: shown_job(call, j))
+    batch_id = _parse_batch_id(call)
+    if batch_id is not None:
+        found = [
+            job
+            for job in call.context.catalog.restore_jobs.list_batch(BatchId(batch_id))
+            if _is_of(job, call)
+        ]
+        return slice_answer(call, href=href, records=found, to_document=lambda j: shown_job(call, j))
     skip, limit = plan_window(call.page)
     jobs = call.context.catalog.restore_jobs
     view = call.context.shown_jobs.view(call.addresses, may_download=call.may_download)
@@ -37,6 +42,12 @@ def list_restore_jobs(call: Call) -> Answer:
         to_document=lambda stored: view.document(stored, now=call.now),
         count=lambda: jobs.count(call.cluster.id),
     )
+
+
+def _is_of(job: RestoreJob, call: Call) -> bool:
+    """Whether a job of a batch is of the path's cluster, or of a part of it."""
+    part = call.context.catalog.clusters.find(job.cluster_id)
+    return call.cluster.id in (job.cluster_id, None if part is None else part.parent_id)
 
 
 def _parse_batch_id(call: Call) -> str | None:
@@ -75,7 +86,7 @@ def shown_job(call: Call, job: RestoreJob) -> Document:
 
 
 def create_restore_job(call: Call) -> Answer:
-    """Ask for a restore. Answers with a list of one: a replica set makes one job, without a batch."""
+    """Ask for a restore. Answers with a list: of one job for a replica set, of each part's for a sharded cluster."""
     match parse_restore_request(parse_object(call.body), family=call.family):
         case AutomatedRestore() as automated:
             return _create_automated_restore(call, automated)
@@ -87,7 +98,10 @@ def _create_automated_restore(call: Call, wanted: AutomatedRestore) -> Answer:
     target = TargetName(
         group_id=wanted.target_group_id, cluster_id=wanted.target_cluster_id, name=wanted.target_cluster_name
     )
-    return _answer_created(call, record_request(call, build_request(call, target, wanted.point)))
+    job = record_request(call, build_request(call, target, wanted.point))
+    if job.batch_id is None:
+        return _answer_created(call, job)
+    return _answer_batch(call, job)
 
 
 def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
@@ -118,6 +132,17 @@ def _answer_created(call: Call, job: RestoreJob) -> Answer:
         "results": [shown_job(call, job)],
         "links": self_links(call.addresses.restore_job(job)),
         "totalCount": 1,
+    }
+    return Answer(document=document, shape=Shape.LIST)
+
+
+def _answer_batch(call: Call, leader: RestoreJob) -> Answer:
+    """The jobs of all parts of a sharded cluster."""
+    jobs = call.context.catalog.restore_jobs.list_batch(BatchId(leader.batch_id or ""))
+    document = {
+        "results": [shown_job(call, job) for job in jobs],
+        "links": self_links(f"{call.cluster_href}/restoreJobs?batchId={leader.batch_id}"),
+        "totalCount": len(jobs),
     }
     return Answer(document=document, shape=Shape.LIST)
 

@@ -217,6 +217,7 @@ def restore_job_document(
     return present(
         id=job.id,
         groupId=job.group_id,
+        batchId=job.batch_id,
         clusterId=job.cluster_id,
         clusterName=job.cluster_name,
         snapshotId=job.snapshot_id,

@@ -8,8 +8,8 @@ Nothing is written.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from ebbtide.backup.context import BackupContext
 from ebbtide.backup.open_work import part_name
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.consistent_point import (
@@ -25,11 +25,18 @@ from ebbtide.errors import ObjectNotFound
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.oplog.transactions import HistoryReader
-from ebbtide.repository.repository import never_cancelled
+from ebbtide.repository.repository import Repository, never_cancelled
 
 WINDOW_SECONDS = 60
 WIDER = 8
 ATTEMPTS = 3
+
+
+class HasRepository(Protocol):
+    """Whatever the archives are read by."""
+
+    @property
+    def repository(self) -> Repository: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +53,7 @@ def find_consistent_point(
     parts: Sequence[Cluster],
     *,
     at_most: OplogTimestamp,
-    context: BackupContext,
+    context: HasRepository,
     check: Callable[[], None] = never_cancelled,
 ) -> ConsistentPoint | NoConsistentPoint:
     """The latest consistent point up to `at_most` of all `parts`, the config server too; or why there is none.
@@ -64,7 +71,7 @@ def find_consistent_point(
 
 
 def _find(
-    parts: Sequence[Cluster], at_most: OplogTimestamp, context: BackupContext, check: Callable[[], None]
+    parts: Sequence[Cluster], at_most: OplogTimestamp, context: HasRepository, check: Callable[[], None]
 ) -> ConsistentPoint | NoConsistentPoint:
     archives = []
     for part in parts:
@@ -85,7 +92,7 @@ def _find(
         width *= WIDER
 
 
-def _find_archive(part: Cluster, at_most: OplogTimestamp, context: BackupContext) -> _PartArchive | None:
+def _find_archive(part: Cluster, at_most: OplogTimestamp, context: HasRepository) -> _PartArchive | None:
     store = context.repository.replica_set(part.id, part.replica_set_name)
     archive = OplogArchive(store)
     begun = [chain for chain in chains(archive.slices()) if chain.starts_after <= at_most]

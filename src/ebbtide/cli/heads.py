@@ -74,7 +74,8 @@ def set_(
     """Let restores into a cluster, or have its head run another mongod.
 
     With --restore-target on, automated restores may remove and replace its data, as a user that may write: one with the
-    roles restore, dbAdminAnyDatabase, readWriteAnyDatabase and clusterMonitor. The user is proved first.
+    roles restore, dbAdminAnyDatabase, readWriteAnyDatabase and clusterMonitor. The user is proved first. A sharded cluster
+    needs none: it is written with its keyfile.
 
     Another mongod, say because the set is being upgraded, must be of the set's major version. The head is started again
     with it as soon as no snapshot holds it; a head that runs is not stopped for a mongod that cannot be run: `ebbtide

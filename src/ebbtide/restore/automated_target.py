@@ -17,9 +17,8 @@ from ebbtide.backup.balancer_hold import hold_balancer, release_balancer, wait_f
 from ebbtide.backup.context import BackupContext
 from ebbtide.domain.automated_restore import AutomatedRestore, Comparison, SourceFacts, WriteBlock
 from ebbtide.domain.cluster import Cluster, ClusterKind
-from ebbtide.domain.sharding import CONFIG_PART, check_versions
+from ebbtide.domain.sharding import CONFIG_PART
 from ebbtide.jobs.runner import JobRun
-from ebbtide.mongod import sharding
 from ebbtide.mongod.deployment import DeploymentError
 from ebbtide.restore.automated_load import TargetLoad
 from ebbtide.restore.automated_sharded_load import ShardedTargetLoad
@@ -120,11 +119,11 @@ class ShardedTarget:
         self._clients: Mapping[str, Client] = {}
 
     def prove(self) -> None:
-        with ExitStack() as stack:
-            self._connect(stack)
+        with self._access.parts():
+            pass
 
     def open(self, stack: ExitStack, source: LoadSource, record: AutomatedRestore) -> Load:
-        self._clients = self._connect(stack)
+        self._clients = stack.enter_context(self._access.parts())
         return ShardedTargetLoad(
             source,
             self._clients,
@@ -167,15 +166,6 @@ class ShardedTarget:
         )
         if not rests:
             raise DeploymentError(f"chunks of {self._cluster.name} are being moved, and do not come to rest")
-
-    def _connect(self, stack: ExitStack) -> dict[str, Client]:
-        config = stack.enter_context(self._access.writer())
-        topology = sharding.read_topology(config)
-        clients = {CONFIG_PART: config} | {
-            shard.name: stack.enter_context(self._access.writer(uri=shard.uri)) for shard in topology.shards
-        }
-        check_versions(sharding.read_versions(clients))
-        return clients
 
 
 def opened(client: Client | None) -> Client:

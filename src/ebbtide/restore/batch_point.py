@@ -1,21 +1,45 @@
 """One moment for all parts of a sharded cluster, and what each part is built on there.
 
-Asked by whoever asks for a restore. Nothing is changed, but that archives may be told to hurry.
+Asked by whoever asks for a restore. A moment that was asked for comes to the latest consistent point that is not after
+it; every part's archive must have reached what was asked for, or an earlier point than need be would be chosen.
+
+Nothing is changed, but that archives may be told to hurry.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ebbtide.backup.consistent_points import find_consistent_point
-from ebbtide.backup.context import BackupContext
+from ebbtide.backup.head_connection import ClusterAccess
+from ebbtide.catalog.catalog import Catalog
+from ebbtide.clock import Clock
 from ebbtide.domain.cluster import Cluster, ClusterState
 from ebbtide.domain.consistent_point import NoConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
-from ebbtide.domain.restore_point import AtOplog, Refusal
-from ebbtide.errors import Refused
-from ebbtide.repository.repository import never_cancelled
+from ebbtide.domain.restore_point import (
+    AtNow,
+    AtOplog,
+    AtSnapshot,
+    Refusal,
+    RestorePoint,
+    find_limit,
+)
+from ebbtide.domain.snapshot import SnapshotState
+from ebbtide.errors import NotFound, Refused
+from ebbtide.repository.repository import Repository, never_cancelled
 from ebbtide.restore.automated_request import BatchPart
 from ebbtide.restore.restore_points import resolve_asked
+from ebbtide.sealing import ServiceKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What is asked."""
+
+    catalog: Catalog
+    repository: Repository
+    service_key: ServiceKey
+    clock: Clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,29 +51,45 @@ class BatchPoint:
     shards: tuple[BatchPart, ...]
 
 
+def resolve_batch(cluster: Cluster, point: RestorePoint, *, surroundings: Surroundings) -> BatchPoint:
+    """What a restore point comes to for a sharded cluster.
+
+    A snapshot is the latest consistent point up to the time that was noted on all its parts. Raises NotFound for a
+    snapshot of another cluster, Refused with the reason where the point cannot be had, and what `find_batch_point` raises.
+    """
+    parts = _parts(cluster, surroundings.catalog)
+    archived = _archived_by_all(parts, surroundings.catalog)
+    if archived is None:
+        raise Refused(f"not every part of {cluster.name} is archived yet", hint="ask again in a minute")
+    at_most = _limit(cluster, point, archived, surroundings)
+    if at_most > archived:
+        raise Refused(
+            f"the archives of {cluster.name} have reached {archived.date.isoformat()}, and not yet "
+            f"{at_most.date.isoformat()}",
+            hint="ask again in a moment, or for an earlier one",
+        )
+    return find_batch_point(cluster, at_most=at_most, surroundings=surroundings)
+
+
 def find_batch_point(
     cluster: Cluster,
     *,
     at_most: OplogTimestamp,
-    context: BackupContext,
+    surroundings: Surroundings,
     check: Callable[[], None] = never_cancelled,
 ) -> BatchPoint:
     """The latest moment up to `at_most` at which all parts of a sharded cluster can be restored.
 
     Raises Refused with the reason where there is none, and what `find_consistent_point` raises.
     """
-    parts = [
-        part
-        for part in context.catalog.clusters.list_parts(cluster.id)
-        if part.state is not ClusterState.REMOVED
-    ]
-    point = find_consistent_point(parts, at_most=at_most, context=context, check=check)
+    parts = _parts(cluster, surroundings.catalog)
+    point = find_consistent_point(parts, at_most=at_most, context=surroundings, check=check)
     if isinstance(point, NoConsistentPoint):
         raise Refused(
-            f"{cluster.name} cannot be restored to {at_most}: {point.reason}",
-            hint="choose a later moment, once every part's archive has reached it",
+            f"{cluster.name} cannot be restored to {at_most.date.isoformat()}: {point.reason}",
+            hint="choose a later moment",
         )
-    found = [_resolve(part, point.timestamp, context) for part in parts]
+    found = [_resolve(part, point.timestamp, surroundings) for part in parts]
     config = [part for part in found if part.cluster.is_config_server]
     if len(config) != 1:
         raise Refused(f"{cluster.name} has no config server among its parts")
@@ -60,14 +100,48 @@ def find_batch_point(
     )
 
 
-def _resolve(part: Cluster, limit: OplogTimestamp, context: BackupContext) -> BatchPart:
+def _parts(cluster: Cluster, catalog: Catalog) -> list[Cluster]:
+    return [
+        part for part in catalog.clusters.list_parts(cluster.id) if part.state is not ClusterState.REMOVED
+    ]
+
+
+def _archived_by_all(parts: Sequence[Cluster], catalog: Catalog) -> OplogTimestamp | None:
+    """How far the archive reaches that is furthest behind; None where one has not begun."""
+    states = [catalog.archives.find(part.id) for part in parts]
+    reached = [None if state is None else state.archived_to for state in states]
+    known = [optime.timestamp for optime in reached if optime is not None]
+    return min(known, default=None) if len(known) == len(reached) else None
+
+
+def _limit(
+    cluster: Cluster, point: RestorePoint, archived: OplogTimestamp, surroundings: Surroundings
+) -> OplogTimestamp:
+    match point:
+        case AtNow():
+            return archived
+        case AtSnapshot(snapshot_id=snapshot_id):
+            snapshot = surroundings.catalog.cluster_snapshots.find(snapshot_id)
+            if snapshot is None or snapshot.cluster_id != cluster.id:
+                raise NotFound(f"{cluster.name} has no snapshot {snapshot_id}")
+            if snapshot.state is not SnapshotState.COMPLETE or snapshot.cluster_time is None:
+                raise Refused(f"snapshot {snapshot_id} is {snapshot.state}", hint="choose a complete one")
+            return snapshot.cluster_time
+    now = OplogTimestamp(seconds=int(surroundings.clock.now().timestamp()), increment=2**32 - 1)
+    limit = find_limit(point, now=now)
+    if isinstance(limit, Refusal):
+        raise Refused(limit.message)
+    return limit
+
+
+def _resolve(part: Cluster, limit: OplogTimestamp, surroundings: Surroundings) -> BatchPart:
     resolved = resolve_asked(
         AtOplog(seconds=limit.seconds, increment=limit.increment),
-        access=context.access(part),
-        catalog=context.catalog,
-        repository=context.repository,
-        now_seconds=int(context.clock.now().timestamp()),
+        access=ClusterAccess(cluster=part, service_key=surroundings.service_key),
+        catalog=surroundings.catalog,
+        repository=surroundings.repository,
+        now_seconds=int(surroundings.clock.now().timestamp()),
     )
     if isinstance(resolved, Refusal):
-        raise Refused(f"{part.name} cannot be restored to {limit}: {resolved.message}")
+        raise Refused(f"{part.name} cannot be restored to {limit.date.isoformat()}: {resolved.message}")
     return BatchPart(cluster=part, base=resolved.base)

@@ -3,7 +3,8 @@
 Read-only. What is found is judged by pure rules (`domain.automated_restore.judge_target`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pymongo import MongoClient
@@ -41,13 +42,26 @@ def require_fit(
 
 
 def require_sharded_fit(clients: Mapping[str, Client], cluster: Cluster, *, source: SourceFacts) -> None:
-    """The same for a sharded target, all of whose data goes: all shards have to have room for all data together.
+    """The same for a sharded target, all of whose data goes. Raises PreflightFailed."""
+    _, problems = look_at_sharded_target(clients, cluster, source)
+    if problems:
+        raise PreflightFailed("; ".join(problems), hint="nothing on the target was touched")
 
-    `clients` are of its parts, by name. Raises PreflightFailed.
+
+def look_at_sharded_target(
+    clients: Mapping[str, Client], cluster: Cluster, source: SourceFacts
+) -> tuple[tuple[Removal, ...], tuple[str, ...]]:
+    """What will be removed, from all shards together, and every reason not to begin.
+
+    `clients` are of all its parts, by name. All shards have to have room for all data together.
     """
     shards = [client for name, client in clients.items() if name != CONFIG_PART]
     free = [_free_bytes(client) for client in shards]
-    removed = [found for client in shards for found in plan_removals(read_inventory(client), RestoreScope())]
+    removed = merge_removals(
+        found
+        for client in clients.values()
+        for found in plan_removals(read_inventory(client), RestoreScope())
+    )
     facts = TargetFacts(
         name=cluster.name,
         # What answers was found by asking its config server.
@@ -60,9 +74,25 @@ def require_sharded_fit(clients: Mapping[str, Client], cluster: Cluster, *, sour
         free_bytes=None if None in free else sum(size for size in free if size is not None),
         removed_bytes=sum(found.size_bytes for found in removed),
     )
-    problems = judge_target(facts, source)
-    if problems:
-        raise PreflightFailed("; ".join(problems), hint="nothing on the target was touched")
+    return removed, judge_target(facts, source)
+
+
+def merge_removals(found: Iterable[Removal]) -> tuple[Removal, ...]:
+    """One for each namespace, however many shards have some of it. Pure."""
+    merged: dict[str, Removal] = {}
+    for one in found:
+        other = merged.get(one.namespace)
+        merged[one.namespace] = (
+            one
+            if other is None
+            else replace(
+                one,
+                documents=one.documents + other.documents,
+                size_bytes=one.size_bytes + other.size_bytes,
+                drops=tuple(dict.fromkeys((*other.drops, *one.drops))),
+            )
+        )
+    return tuple(merged.values())
 
 
 def gather_facts(client: Client, cluster: Cluster, removed: tuple[Removal, ...]) -> TargetFacts:

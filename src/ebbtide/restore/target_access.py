@@ -6,7 +6,8 @@ tells them from everybody else's (`domain.automated_restore.is_foreign_write`).
 What rebuilds a sharded cluster is allowed to no account: it is written as the server's own user.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from pymongo import MongoClient
 
 from ebbtide.backup.head_connection import ClusterAccess, member_login
 from ebbtide.domain.cluster import Cluster, ClusterKind
+from ebbtide.domain.sharding import CONFIG_PART, check_versions
 from ebbtide.errors import Refused
+from ebbtide.mongod import sharding
 from ebbtide.mongod.deployment import Credentials, Login, connect_to_set
 from ebbtide.sealing import ServiceKey
 
@@ -67,6 +70,21 @@ class TargetAccess:
         that `uri` names."""
         cluster = self.cluster if uri is None else replace(self.cluster, uri=uri)
         return connect_writer(cluster, self.login(), self.service_key, timeout_seconds=timeout_seconds)
+
+    @contextmanager
+    def parts(self) -> "Iterator[dict[str, MongoClient[Document]]]":
+        """Clients of all parts of a sharded cluster as it is now, by name, as who may write.
+
+        Raises Refused for a version whose commands were not tried, Unreachable, DeploymentError.
+        """
+        with ExitStack() as stack:
+            config = stack.enter_context(self.writer())
+            topology = sharding.read_topology(config)
+            clients = {CONFIG_PART: config} | {
+                shard.name: stack.enter_context(self.writer(uri=shard.uri)) for shard in topology.shards
+            }
+            check_versions(sharding.read_versions(clients))
+            yield clients
 
     def reader(self, *, timeout_seconds: float = 10.0) -> "MongoClient[Document]":
         """A new client of the whole set as the account for backup, which cannot write and reads the oplog."""

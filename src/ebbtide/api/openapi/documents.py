@@ -156,7 +156,7 @@ class HostRestoreJob(TypedDict):
 
 
 class RestoreJob(TypedDict):
-    """A restore job; of a sharded cluster, which cannot be registered yet, one of a batch."""
+    """A restore job; of a part of a sharded cluster, one of a batch."""
 
     id: Id
     groupId: Id

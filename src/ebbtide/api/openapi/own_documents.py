@@ -434,6 +434,7 @@ class OwnRestoreJob(TypedDict):
 
     id: Id
     groupId: Id
+    batchId: NotRequired[Id]
     clusterId: Id
     clusterName: str
     snapshotId: NotRequired[Id]

@@ -14,10 +14,11 @@ from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.ids import BatchId, RestoreJobId, new_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import NEW, DeliveryMethod, RestoreJob, RestoreStatus
+from ebbtide.domain.restore_point import AtOplog
 from ebbtide.errors import EbbtideError, InvalidInput, Refused
 from ebbtide.oplog.archive import OplogArchive
 from ebbtide.restore.automated_request import AutomatedRequest, NoConsent, request_automated_restore
-from ebbtide.restore.batch_point import BatchPoint, find_batch_point
+from ebbtide.restore.batch_point import BatchPoint, Surroundings, resolve_batch
 from ebbtide.restore.consent import RestoreAccount, allow_restores
 from ebbtide.restore.requesting import cancel_restore_job, enqueue_restore
 from ebbtide.testing.bank import Bank
@@ -129,7 +130,15 @@ def restoring(sharded: Any) -> Restoring:
         archive = OplogArchive(context.repository.replica_set(part.id, part.replica_set_name))
         OpenWorkCarry(part, archive, context, check=lambda: None).keep()
     allow(context, sharded.installation.cluster(sharded.cluster))
-    point = find_batch_point(sharded.cluster, at_most=limit, context=context)
+    surroundings = Surroundings(
+        catalog=sharded.catalog,
+        repository=context.repository,
+        service_key=context.service_key,
+        clock=context.clock,
+    )
+    point = resolve_batch(
+        sharded.cluster, AtOplog(seconds=limit.seconds, increment=limit.increment), surroundings=surroundings
+    )
     return Restoring(sharded=sharded, total=total, point=point)
 
 

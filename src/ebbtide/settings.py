@@ -110,7 +110,7 @@ SETTINGS: tuple[Setting, ...] = (
     _setting("worker.jobs_max", _at_least(int, 1), 4, "number, at least 1", "Jobs that one worker runs at once."),
     _setting("metrics.allow", list[str], ["127.0.0.1/32", "::1/128"], "list of addresses or CIDR blocks", "Who may read `/metrics` without a key; others need one that owns the whole service."),
     _setting("webhook.url", _WEB_URL | None, None, "http:// or https:// URL without a password", "Where events are sent, one POST each."),
-    _setting("webhook.events", list[str], ["*.failed", "head.behind", "head.lagging", "oplog.behind", "oplog.gap", "repository.*", "restore.broken", "restore.damaged", "schedule.missed", "snapshot.paused_low_space"], "list of patterns", "Which kinds of events are sent; `*` stands for anything."),
+    _setting("webhook.events", list[str], ["*.failed", "balancer.left_off", "head.behind", "head.lagging", "oplog.behind", "oplog.gap", "repository.*", "restore.broken", "restore.damaged", "schedule.missed", "snapshot.paused_low_space"], "list of patterns", "Which kinds of events are sent; `*` stands for anything."),
     _setting("webhook.header_file", str | None, None, "path of a file", "One header, `Name: value`, that is sent along: a token, say. Only its owner should be able to read the file."),
     _setting("log.level", str, "info", "debug, info, warning or error", "What is logged."),
     _setting("log.format", str, "auto", "auto, console or json", "How it is logged; auto: console on a terminal, else json."),

@@ -1,6 +1,7 @@
 """An installation without its API: catalog on a real mongod, worker in this process, heads in real replica sets."""
 
 import shutil
+import tarfile
 import tempfile
 import threading
 import time
@@ -39,11 +40,17 @@ from ebbtide.domain.group import Group
 from ebbtide.domain.ids import GroupId, new_id
 from ebbtide.domain.job import JobKind, JobState, job_id
 from ebbtide.domain.progress import NoProgress
+from ebbtide.domain.restore_job import RestoreJob, RestoreStatus
+from ebbtide.domain.restore_point import Refusal, Resolution, RestorePoint
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 from ebbtide.mongod.process import MongodProcess
 from ebbtide.repository.manifest import Manifest
 from ebbtide.repository.materialise import materialise
 from ebbtide.repository.repository import Repository, never_cancelled
+from ebbtide.restore.job_archive import open_archive
+from ebbtide.restore.requesting import request_http_restore
+from ebbtide.restore.restore_points import resolve_asked
+from ebbtide.restore.scratch_mongod import ScratchFiles
 from ebbtide.sealing import ServiceKey
 from ebbtide.serve.catalog_mongod import start_catalog
 from ebbtide.settings import resolve_settings
@@ -267,6 +274,55 @@ class Installation:
             progress=NoProgress(),
             check_cancelled=never_cancelled,
         )
+
+    # --- restores -------------------------------------------------------------------------------------------------
+
+    def resolve(self, cluster: Cluster, point: RestorePoint) -> Resolution | Refusal:
+        return resolve_asked(
+            point,
+            access=self.context.access(self.cluster(cluster)),
+            catalog=self.catalog,
+            repository=self.context.repository,
+            now_seconds=int(self.context.clock.now().timestamp()),
+        )
+
+    def ask_for_download(self, cluster: Cluster, point: RestorePoint) -> RestoreJob:
+        resolution = self.resolve(cluster, point)
+        if isinstance(resolution, Refusal):
+            raise AssertionError(resolution.message)
+        return request_http_restore(
+            cluster=cluster,
+            snapshot=resolution.base,
+            expiration_hours=1,
+            max_downloads=1,
+            catalog=self.catalog,
+            clock=self.context.clock,
+            actor="test",
+            limit=resolution.limit,
+        )
+
+    def wait_for_restore(self, job: RestoreJob) -> RestoreJob:
+        """The job once it is over, however it ended."""
+
+        def over() -> RestoreJob | None:
+            found = self.catalog.restore_jobs.find(job.id)
+            return None if found is None or found.status is RestoreStatus.IN_PROGRESS else found
+
+        done: RestoreJob = self.wait_until(over, what="the restore job")
+        return done
+
+    def extract(self, job: RestoreJob, directory: Path, binary: Path) -> ScratchFiles:
+        """The download of a job, extracted by Python's tarfile."""
+        archive = open_archive(self.context.repository, job)
+        path = directory / job.file_name
+        with path.open("wb") as file:
+            file.writelines(archive.iter_range(0, archive.length_bytes))
+        with tarfile.open(path) as tar:
+            tar.extractall(directory, filter="data")
+        path.unlink()
+        files = ScratchFiles(directory=directory, binary=binary, cache_gb=0.25)
+        (directory / job.file_name.removesuffix(".tar.gz")).rename(files.dbpath)
+        return files
 
     # --- events ---------------------------------------------------------------------------------------------------
 

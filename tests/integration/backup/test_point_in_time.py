@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,11 @@ from ebbtide.domain.ids import ClusterId, new_id
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.prune_run import PruneRun, PruneState
 from ebbtide.domain.restore_job import DeliveryStatus, RestoreJob, RestoreStatus
-from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal, Resolution, RestorePoint
+from ebbtide.domain.restore_point import AtNow, AtOplog, Refusal
 from ebbtide.domain.result import result_id_of
 from ebbtide.repository.repository import never_cancelled
-from ebbtide.restore.job_archive import open_archive
-from ebbtide.restore.requesting import cancel_restore_job, request_http_restore
-from ebbtide.restore.restore_points import resolve_asked
-from ebbtide.restore.scratch_mongod import ScratchFiles, running
+from ebbtide.restore.requesting import cancel_restore_job
+from ebbtide.restore.scratch_mongod import running
 from ebbtide.testing import workload
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
@@ -41,61 +38,12 @@ def user_hashes(client: Any) -> Hashes:
     }
 
 
-def resolve(installation: Any, cluster: Cluster, point: RestorePoint) -> Resolution | Refusal:
-    context = installation.context
-    return resolve_asked(
-        point,
-        access=context.access(installation.cluster(cluster)),
-        catalog=context.catalog,
-        repository=context.repository,
-        now_seconds=int(context.clock.now().timestamp()),
-    )
-
-
-def ask(installation: Any, cluster: Cluster, point: RestorePoint) -> RestoreJob:
-    resolution = resolve(installation, cluster, point)
-    assert isinstance(resolution, Resolution), resolution
-    return request_http_restore(
-        cluster=cluster,
-        snapshot=resolution.base,
-        expiration_hours=1,
-        max_downloads=1,
-        catalog=installation.catalog,
-        clock=installation.context.clock,
-        actor="test",
-        limit=resolution.limit,
-    )
-
-
-def wait_until_over(installation: Any, job: RestoreJob) -> RestoreJob:
-    def over() -> RestoreJob | None:
-        found: RestoreJob = installation.catalog.restore_jobs.find(job.id)
-        return None if found.status is RestoreStatus.IN_PROGRESS else found
-
-    done: RestoreJob = installation.wait_until(over, seconds=120, what="the restore job")
-    return done
-
-
-def extracted(installation: Any, job: RestoreJob, directory: Path, binary: Path) -> ScratchFiles:
-    """The download of a job, extracted by Python's tarfile."""
-    archive = open_archive(installation.context.repository, job)
-    path = directory / job.file_name
-    with path.open("wb") as file:
-        file.writelines(archive.iter_range(0, archive.length_bytes))
-    with tarfile.open(path) as tar:
-        tar.extractall(directory, filter="data")
-    path.unlink()
-    files = ScratchFiles(directory=directory, binary=binary, cache_gb=0.25)
-    (directory / job.file_name.removesuffix(".tar.gz")).rename(files.dbpath)
-    return files
-
-
 def require_holds(
     installation: Any, job: RestoreJob, expected: Hashes, directory: Path, binary: Path
 ) -> None:
-    done = wait_until_over(installation, job)
+    done = installation.wait_for_restore(job)
     assert done.state == (RestoreStatus.FINISHED, DeliveryStatus.READY), done.reason
-    files = extracted(installation, done, directory, binary)
+    files = installation.extract(done, directory, binary)
     with running(files, "serve", check=never_cancelled) as client:
         assert expected == user_hashes(client)
     info = (files.dbpath / "restoreInfo.txt").read_text()
@@ -123,8 +71,8 @@ def test_now_and_a_moment_before_a_drop(
         client.shop.drop_collection("gone")
         now_hashes = user_hashes(member)
 
-    now = ask(shared_installation, base, AtNow())
-    earlier = ask(shared_installation, base, AtOplog(before.seconds, before.increment))
+    now = shared_installation.ask_for_download(base, AtNow())
+    earlier = shared_installation.ask_for_download(base, AtOplog(before.seconds, before.increment))
     require_holds(shared_installation, now, now_hashes, socket_directory, mongod_binary)
     require_holds(shared_installation, earlier, before_hashes, socket_directory, mongod_binary)
 
@@ -176,7 +124,7 @@ def test_a_damaged_base_is_passed_over(
     store = shared_installation.context.repository.replica_set(base.id, base.replica_set_name)
     shared_installation.damage_snapshot(snapshot)
 
-    job = ask(shared_installation, base, AtNow())
+    job = shared_installation.ask_for_download(base, AtNow())
     assert snapshot.id == job.snapshot_id
     require_holds(shared_installation, job, hashes, socket_directory, mongod_binary)
     done = shared_installation.catalog.restore_jobs.find(job.id)
@@ -185,7 +133,7 @@ def test_a_damaged_base_is_passed_over(
 
 
 def test_a_cancelled_job_leaves_nothing(base: Cluster, shared_installation: Any, at_point: Any) -> None:
-    job = ask(shared_installation, base, AtNow())
+    job = shared_installation.ask_for_download(base, AtNow())
     cancelled = []
 
     def cancel() -> None:
@@ -196,7 +144,7 @@ def test_a_cancelled_job_leaves_nothing(base: Cluster, shared_installation: Any,
         )
 
     at_point("replay.applied", cancel)
-    done = wait_until_over(shared_installation, job)
+    done = shared_installation.wait_for_restore(job)
     assert done.status is RestoreStatus.KILLED
     scratch = shared_installation.context.directory.scratch
     shared_installation.wait_until(lambda: not list(scratch.iterdir()), what="scratch to be wiped")
@@ -204,7 +152,7 @@ def test_a_cancelled_job_leaves_nothing(base: Cluster, shared_installation: Any,
 
 
 def test_the_future_is_refused(base: Cluster, shared_installation: Any) -> None:
-    refusal = resolve(shared_installation, base, AtOplog(2**32 - 1, 1))
+    refusal = shared_installation.resolve(base, AtOplog(2**32 - 1, 1))
     assert isinstance(refusal, Refusal)
     assert "future" in refusal.message
     assert ClusterId(base.id)

@@ -4,6 +4,7 @@ One installation, whose catalog runs the packaged mongod, backs up sets of each 
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +13,29 @@ from typing import Any
 import pytest
 
 from ebbtide.backup import head_following
+from ebbtide.backup.archive_wait import newest_committed
 from ebbtide.backup.head_requests import set_mongod
 from ebbtide.backup.registration_checks import RegistrationRequest
 from ebbtide.demo.copies import hash_advanced
+from ebbtide.domain.automated_restore import RESTORE_ROLES, RestoreScope, TargetState
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.replica_set import major_version
+from ebbtide.domain.restore_job import DeliveryStatus, RestoreStatus
+from ebbtide.domain.restore_point import AtOplog
 from ebbtide.domain.server_version import SERVER_VERSIONS, Support
 from ebbtide.mongod.binary import find_mongod, mongod_version
 from ebbtide.mongod.log_lines import find_recovery_timestamp
 from ebbtide.mongod.options import MongodOptions, Tcp, UnixSocket
 from ebbtide.mongod.ports import free_port, is_bindable
 from ebbtide.mongod.process import MongodProcess
+from ebbtide.restore.archive_directory import inspect_directory
+from ebbtide.restore.automated_request import AutomatedRequest, request_automated_restore
+from ebbtide.restore.consent import RestoreAccount, allow_restores
+from ebbtide.restore.prepare import execute_prepare, plan_prepare
 from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.new_set import NEW_SET, NewSet
 
 pytestmark = pytest.mark.long
 
@@ -136,6 +146,85 @@ def test_a_set_is_registered_followed_and_its_snapshots_open_at_their_time(
         assert hashes[number] == hash_advanced(
             binary, target, socket_directory=socket_directory, hash_databases=database_hashes
         )
+
+
+def test_a_moment_is_downloaded_made_a_set_of_and_restored_into_the_running_one(
+    versioned_lab: tuple[ReplicaSetLab, Path], installation: Any, tmp_path: Path
+) -> None:
+    lab, binary = versioned_lab
+    lab.reset()
+    load(lab)
+    known = knowing(installation, binaries={major_version(mongod_version(binary)): binary})
+    with known.working():
+        cluster = known.register_and_follow(lab)
+        known.take_snapshot(cluster)
+        with lab.client(w="majority") as client:
+            client.shop.orders.update_many({"who": 8}, {"$set": {"late": True}})
+            client.shop.late.insert_many([{"_id": number} for number in range(1000)])
+            moment = newest_committed(known.context.access(known.cluster(cluster))).timestamp
+            expected = database_hashes(client)["shop"]
+            client.shop.drop_collection("orders")
+            client.shop.late.update_many({}, {"$set": {"wrong": True}})
+
+        job = known.ask_for_download(cluster, AtOplog(moment.seconds, moment.increment))
+        done = known.wait_for_restore(job)
+        assert done.state == (RestoreStatus.FINISHED, DeliveryStatus.READY), done.reason
+        files = known.extract(done, tmp_path, binary)
+        require_set_of_three(binary, files.dbpath, expected)
+        shutil.rmtree(tmp_path)
+
+        allow_restores(
+            known.cluster(cluster),
+            restore_account(lab),
+            catalog=known.catalog,
+            service_key=known.context.service_key,
+            clock=known.context.clock,
+            actor="test",
+        )
+        target, found = (
+            known.cluster(cluster),
+            known.resolve(cluster, AtOplog(moment.seconds, moment.increment)),
+        )
+        automated = request_automated_restore(
+            AutomatedRequest(
+                base=found.base, limit=found.limit, source=target, target=target, scope=RestoreScope()
+            ),
+            catalog=known.catalog,
+            clock=known.context.clock,
+            actor="test",
+        )
+        assert known.wait_for_restore(automated).status is RestoreStatus.FINISHED
+        assert known.catalog.automated_restores.find(automated.id).target_state is TargetState.RESTORED
+        with lab.client(w="majority") as client:
+            assert expected == database_hashes(client)["shop"]
+        known.remove(cluster)
+
+
+def restore_account(lab: ReplicaSetLab) -> RestoreAccount:
+    """A user that may do just what a restore takes."""
+    with lab.client(w="majority") as client:
+        client.admin.command("createUser", "restorer", pwd="restorer", roles=list(RESTORE_ROLES))
+    return RestoreAccount(username="restorer", password="restorer")
+
+
+def require_set_of_three(binary: Path, dbpath: Path, expected: dict[str, str]) -> None:
+    """Files that were brought to a moment become a set, as `ebbtide restores prepare` does it, with two empty members."""
+    port = free_port()
+    sight = inspect_directory(dbpath, binary=binary)
+    execute_prepare(plan_prepare(sight, replica_set_name=NEW_SET, host=f"127.0.0.1:{port}"), binary=binary)
+    new_set = NewSet(binary, dbpath, port)
+    try:
+        new_set.add_empty_member()
+        new_set.add_empty_member()
+        hashes = [found["shop"] for found in new_set.hashes()]
+        assert [expected] * 3 == hashes
+        with new_set.first.client(w=3, wTimeoutMS=120_000) as client:
+            client.shop.late.insert_one({"_id": "written by all three"})
+        new_set.restart_first()
+        first, *others = new_set.hashes()
+        assert [first, first] == others
+    finally:
+        new_set.kill()
 
 
 def plain_start(binary: Path, dbpath: Path, sockets: Path) -> OplogTimestamp | None:

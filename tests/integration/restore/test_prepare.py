@@ -8,10 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,9 @@ from ebbtide.mongod.process import MongodProcess
 from ebbtide.restore.archive_directory import FilesState, inspect_directory
 from ebbtide.restore.prepare import Prepared, PrepareStep, execute_prepare, plan_prepare
 from ebbtide.restore.restore_info import render_restore_info
-from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
+from ebbtide.testing.new_set import NEW_SET as NEW
+from ebbtide.testing.new_set import NewSet, hello, start_member, top_of_oplog, wait_until
 from ebbtide.testing.snapshots import make_manifest
 
 Document = dict[str, Any]
@@ -43,7 +42,6 @@ DOCUMENTS = 2000
 LATE = 300
 """Entries that only the primary and the head have: above the timestamp of the files."""
 
-NEW = "new"
 _REBUILT = re.compile(r"WiredTiger\.(wt|turtle.*|lock)|WiredTigerPreplog.*|mongod\.lock")
 
 
@@ -74,20 +72,6 @@ def lagging_files(mongod_binary: Path, tmp_path_factory: pytest.TempPathFactory)
             late.insert_one({"_id": "last"})
             wait_until(lambda: has_document(head, "last"), "the head to have everything")
             yield copy_locked(head, root / "files")
-
-
-def start_member(binary: Path, directory: Path, port: int, set_name: str, **changes: Any) -> MongodProcess:
-    options = MongodOptions(
-        dbpath=directory,
-        log_path=directory.with_name(f"{directory.name}.{port}.log"),
-        listen=Tcp(host="127.0.0.1", port=port),
-        cache_gb=0.25,
-        replica_set_name=set_name,
-        **changes,
-    )
-    return MongodProcess.start(
-        binary, options, identity_path=directory.with_name(f"{directory.name}.{port}.json")
-    )
 
 
 def add_head(lab: ReplicaSetLab, head: MongodProcess) -> None:
@@ -202,86 +186,9 @@ def majority_timestamp(process: MongodProcess) -> Timestamp:
     return found
 
 
-def top_of_oplog(process: MongodProcess) -> Timestamp:
-    with process.client() as client:
-        found: Timestamp = client.local["oplog.rs"].find().sort("$natural", -1).limit(1).next()["ts"]
-        return found
-
-
 def has_document(process: MongodProcess, document_id: str) -> bool:
     with process.client() as client:
         return client.shop.orders.find_one({"_id": document_id}) is not None
-
-
-def hello(process: MongodProcess) -> Document:
-    with process.client() as client:
-        return dict(client.admin.command("hello"))
-
-
-def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-
-
-class NewSet:
-    """A set that is made of prepared files, as its owner would run it."""
-
-    def __init__(self, binary: Path, directory: Path, port: int) -> None:
-        self._binary = binary
-        self._directory = directory
-        self.members = [start_member(binary, directory, port, NEW)]
-        self.wait_for_primary()
-
-    @property
-    def first(self) -> MongodProcess:
-        return self.members[0]
-
-    def wait_for_primary(self) -> None:
-        wait_until(lambda: hello(self.first).get("isWritablePrimary"), "the first member to be primary")
-
-    def add_empty_member(self) -> None:
-        number, port = len(self.members), free_port()
-        directory = self._directory.with_name(f"{self._directory.name}-{number}")
-        added = start_member(self._binary, directory, port, NEW)
-        self.members.append(added)
-        with self.first.client() as client:
-            configuration = client.admin.command("replSetGetConfig")["config"]
-            configuration["version"] += 1
-            configuration["members"].append({"_id": number, "host": f"127.0.0.1:{port}"})
-            client.admin.command("replSetReconfig", configuration, maxTimeMS=120_000)
-        wait_until(lambda: hello(added).get("secondary"), "the empty member to be synced")
-
-    def restart_first(self) -> None:
-        """By itself: the others are stopped, as after a power cut of everything; then all come back."""
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(MongodProcess.stop, self.members))
-            self.members = list(pool.map(self._start_again, self.members))
-        wait_until(self._has_primary, "a primary")
-
-    def _start_again(self, process: MongodProcess) -> MongodProcess:
-        return MongodProcess.start(self._binary, process.options, identity_path=process.identity_path)
-
-    def _has_primary(self) -> bool:
-        """One is asked to stand, as the election timeout is long."""
-        if any(hello(p).get("isWritablePrimary") for p in self.members):
-            return True
-        with self.first.client() as client, suppress(PyMongoError):
-            client.admin.command("replSetStepUp")
-        return False
-
-    def hashes(self) -> list[dict[str, dict[str, str]]]:
-        wait_until(lambda: len({top_of_oplog(p) for p in self.members}) == 1, "all members to be even")
-        found = []
-        for process in self.members:
-            with process.client() as client:
-                found.append(database_hashes(client))
-        return found
-
-    def kill(self) -> None:
-        for process in self.members:
-            process.kill()
 
 
 @pytest.fixture

@@ -1,13 +1,19 @@
 """A sharded cluster under the real `ebbtide serve`: registered whole by any of its servers, shown, paused, followed when
 a shard goes and comes back, and removed."""
 
+import tarfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.cli.client import EbbtideClient
+from ebbtide.cli.download import download_to_file
+from ebbtide.cli.download_fetch import link_of
+from ebbtide.demo.copies import hash_plainly
+from ebbtide.testing.bank import COLLECTION, DATABASE, BackgroundBank, Bank
 from ebbtide.testing.lab import ReplicaSetLab
 from ebbtide.testing.service import RunningService
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
@@ -44,6 +50,34 @@ class ShardedOwner:
 
     def names(self) -> list[str]:
         return [str(found["name"]) for found in self.client.list_clusters(self.group_id)]
+
+    def wait_until_ready(self, job_id: str) -> Document:
+        """A restore job of a part, once its link can be used."""
+
+        def look() -> Document | None:
+            found = self.client.get_restore_job(self.group_id, NAME, job_id)
+            return found if found["statusName"] != "IN_PROGRESS" else None
+
+        found = self.service.wait_until(look, f"restore job {job_id}")
+        assert found["delivery"]["statusName"] == "READY", self.client.get_restore_progress(
+            self.group_id, job_id
+        )
+        return found
+
+    def download(self, job: Document, directory: Path) -> Path:
+        """The files of one part."""
+        link = link_of(job, base_url=self.client.base_url)
+        archive = directory / link.file_name
+        download_to_file(
+            self.client,
+            link,
+            archive,
+            fetch_job=lambda: self.client.get_restore_job(self.group_id, NAME, str(job["id"])),
+            report=lambda *_: None,
+        )
+        with tarfile.open(archive) as tar:
+            tar.extractall(directory, filter="data")
+        return directory / link.file_name.removesuffix(".tar.gz")
 
     def wait_until_following(self) -> Document:
         def look() -> Document | None:
@@ -106,3 +140,45 @@ def test_a_shard_leads_to_the_whole_cluster_and_what_is_missing_is_said(owner: S
     with pytest.raises(ApiRefusal, match="--keyfile"):
         owner.client.add_cluster(owner.group_id, owner.registration(keyfile=None))
     assert owner.names() == []
+
+
+def test_all_parts_of_a_snapshot_are_downloaded_at_one_moment(
+    owner: ShardedOwner, mongod_binary: Path, tmp_path: Path
+) -> None:
+    client, group_id = owner.client, owner.group_id
+    with Bank(owner.lab) as bank, BackgroundBank(bank, moves=False) as transfers:
+        client.add_cluster(group_id, owner.registration())
+        owner.wait_until_following()
+        transfers.wait_for(transfers=5)
+        snapshot_id = str(client.create_snapshot(group_id, NAME)["id"])
+        owner.service.wait_until(
+            lambda: client.get_snapshot(group_id, NAME, snapshot_id)["state"] == "COMPLETE", "the snapshot"
+        )
+        jobs = client.create_restore_jobs(
+            group_id, NAME, snapshot_id=snapshot_id, expiration_hours=1, max_downloads=3
+        )
+        transfers.wait_for(transfers=transfers.transfers + 5)
+        owned = bank.owned_accounts()
+
+    assert len({job["batchId"] for job in jobs}) == 1
+    assert {job["clusterName"] for job in jobs} == {NAME}
+    assert [job["clusterId"] for job in jobs] == [part["id"] for part in owner.cluster()["parts"]]
+    batch = client.list_restore_jobs(group_id, NAME, batch_id=str(jobs[0]["batchId"]))
+    assert {job["id"] for job in batch} == {job["id"] for job in jobs}
+    ready = [owner.wait_until_ready(str(job["id"])) for job in jobs]
+    assert len({(job["timestamp"]["date"], job["timestamp"]["increment"]) for job in ready}) == 1
+    assert [link_of(job, base_url=client.base_url).file_name.split("-")[0] for job in ready] == [
+        *("config", "shard0", "shard1")
+    ]
+    total = 0
+    for shard, job in zip(("shard0", "shard1"), ready[1:], strict=True):
+        files = owner.download(job, tmp_path)
+        balances = hash_plainly(
+            mongod_binary, files, socket_directory=tmp_path, hash_databases=_read_balances
+        )
+        total += sum(balances[account] for account in owned[shard])
+    assert total == bank.expected_total
+
+
+def _read_balances(client: Any) -> dict[int, int]:
+    return {found["_id"]: found["balance"] for found in client[DATABASE][COLLECTION].find()}

@@ -9,7 +9,7 @@ from typing import Any
 from ebbtide.api.bodies import Fields, parse_object, raise_violations
 from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.own_restore_jobs import own_restore_job_answer
-from ebbtide.api.resolving import resolve_point
+from ebbtide.api.resolving import resolve_batch_point, resolve_point
 from ebbtide.api.responses import Answer
 from ebbtide.api.restore_point_fields import OWN_POINT_FIELDS, parse_restore_point
 from ebbtide.api.restore_requests import (
@@ -17,8 +17,10 @@ from ebbtide.api.restore_requests import (
     EXPIRATION_HOURS_MAX,
     MAX_DOWNLOADS_DEFAULT,
 )
-from ebbtide.api.wire_own import resolution_document
+from ebbtide.api.wire_own import batch_resolution_document, resolution_document
+from ebbtide.domain.cluster import ClusterKind
 from ebbtide.domain.restore_point import AtSnapshot, RestorePoint
+from ebbtide.restore.batch_requesting import request_http_batch
 from ebbtide.restore.requesting import request_http_restore
 
 _LINK = ("expirationHours", "maxDownloads")
@@ -28,6 +30,8 @@ def create_point_in_time_restore(call: Call) -> Answer:
     """Ask for a download of a moment; with `dryRun` only say what it comes to. Asks the set what is newest there."""
     values = parse_object(call.body)
     point, hours, downloads, is_dry_run = _parse(values)
+    if call.cluster.kind is ClusterKind.SHARDED:
+        return _create_batch(call, point, hours=hours, downloads=downloads, is_dry_run=is_dry_run)
     resolution = resolve_point(call, point)
     if is_dry_run:
         return Answer(document=resolution_document(resolution))
@@ -42,6 +46,28 @@ def create_point_in_time_restore(call: Call) -> Answer:
         actor=call.actor,
     )
     return own_restore_job_answer(call, job)
+
+
+def _create_batch(call: Call, point: RestorePoint, *, hours: int, downloads: int, is_dry_run: bool) -> Answer:
+    """A download for each part of a sharded cluster, all of the latest consistent point that is not after `point`."""
+    found = resolve_batch_point(call, point)
+    if is_dry_run:
+        return Answer(document=batch_resolution_document(found))
+    jobs = request_http_batch(
+        call.cluster,
+        found,
+        expiration_hours=hours,
+        max_downloads=downloads,
+        catalog=call.context.catalog,
+        clock=call.context.clock,
+        actor=call.actor,
+    )
+    return Answer(
+        document={
+            "batchId": jobs[0].batch_id,
+            "jobs": [own_restore_job_answer(call, job).document for job in jobs],
+        }
+    )
 
 
 def _parse(values: dict[str, Any]) -> tuple[RestorePoint, int, int, bool]:

@@ -1,5 +1,6 @@
 """Restore jobs of a cluster: list, create, get, in the families of the hosted services."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from ebbtide.api.automated import TargetName, build_request, record_request
@@ -11,13 +12,18 @@ from ebbtide.api.operations import Call, Need, Operation, Scope
 from ebbtide.api.paging import plan_window
 from ebbtide.api.queries import parse_id_parameter
 from ebbtide.api.refusals import refusal, refuse_fields, violation
+from ebbtide.api.resolving import resolve_batch_point
 from ebbtide.api.responses import Answer, Shape
 from ebbtide.api.restore_requests import AutomatedRestore, HttpRestore, parse_restore_request
 from ebbtide.api.shown_jobs import job_document
 from ebbtide.api.wire import Document, self_links
-from ebbtide.domain.ids import BatchId, RestoreJobId, SnapshotId, is_id
+from ebbtide.domain.cluster import ClusterKind
+from ebbtide.domain.cluster_snapshot import AnySnapshot
+from ebbtide.domain.ids import BatchId, ClusterId, RestoreJobId, SnapshotId, is_id
 from ebbtide.domain.restore_job import RestoreJob, hours_until
+from ebbtide.domain.restore_point import AtSnapshot
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
+from ebbtide.restore.batch_requesting import request_http_batch
 from ebbtide.restore.requesting import request_http_restore
 
 
@@ -34,14 +40,22 @@ def list_restore_jobs(call: Call) -> Answer:
         return slice_answer(call, href=href, records=found, to_document=lambda j: shown_job(call, j))
     skip, limit = plan_window(call.page)
     jobs = call.context.catalog.restore_jobs
+    cluster_ids = _job_cluster_ids(call)
     view = call.context.shown_jobs.view(call.addresses, may_download=call.may_download)
     return list_answer(
         call,
         href=href,
-        found=jobs.page_as_stored(call.cluster.id, skip=skip, limit=limit),
+        found=jobs.page_as_stored(*cluster_ids, skip=skip, limit=limit),
         to_document=lambda stored: view.document(stored, now=call.now),
-        count=lambda: jobs.count(call.cluster.id),
+        count=lambda: jobs.count(*cluster_ids),
     )
+
+
+def _job_cluster_ids(call: Call) -> list[ClusterId]:
+    """Whose jobs the path's cluster lists: its own, and of a sharded cluster those of its parts."""
+    if call.cluster.kind is not ClusterKind.SHARDED:
+        return [call.cluster.id]
+    return [call.cluster.id, *call.context.catalog.clusters.list_part_ids(call.cluster.id)]
 
 
 def _is_of(job: RestoreJob, call: Call) -> bool:
@@ -71,7 +85,7 @@ def get_restore_job(call: Call) -> Answer:
 def _belongs(job: RestoreJob, call: Call) -> bool:
     # By name too: the link of a job made before its cluster was removed and registered anew keeps working.
     same_cluster = job.cluster_id == call.cluster.id or job.cluster_name == call.cluster.name
-    return job.group_id == call.group.id and same_cluster
+    return job.group_id == call.group.id and (same_cluster or _is_of(job, call))
 
 
 def shown_job(call: Call, job: RestoreJob) -> Document:
@@ -101,15 +115,46 @@ def _create_automated_restore(call: Call, wanted: AutomatedRestore) -> Answer:
     job = record_request(call, build_request(call, target, wanted.point))
     if job.batch_id is None:
         return _answer_created(call, job)
-    return _answer_batch(call, job)
+    return answer_batch(call, call.context.catalog.restore_jobs.list_batch(job.batch_id))
 
 
-def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
-    snapshot = _find_snapshot(call, wanted.snapshot_id)
+def _create_http_batch(call: Call, wanted: HttpRestore) -> Answer:
+    """A download for each part of a sharded cluster, all of one moment."""
+    snapshot = call.context.catalog.cluster_snapshots.find(wanted.snapshot_id)
+    if snapshot is None or snapshot.cluster_id != call.cluster.id:
+        raise refusal("SNAPSHOT_NOT_FOUND", wanted.snapshot_id, call.cluster.name)
+    _require_restorable(call, snapshot)
+    _check_expiry(call, snapshot, wanted)
+    jobs = request_http_batch(
+        call.cluster,
+        resolve_batch_point(call, AtSnapshot(snapshot.id)),
+        expiration_hours=(
+            wanted.expiration_hours if wanted.expires is None else hours_until(wanted.expires, now=call.now)
+        ),
+        max_downloads=wanted.max_downloads,
+        asked_expires=wanted.expires,
+        catalog=call.context.catalog,
+        clock=call.context.clock,
+        actor=call.actor,
+    )
+    return answer_batch(call, jobs)
+
+
+def _require_restorable(call: Call, snapshot: AnySnapshot) -> None:
+    """Refuse one that is not complete; one that failed holds nothing, and so does not exist for restores."""
+    if snapshot.state is SnapshotState.FAILED:
+        raise refusal("SNAPSHOT_NOT_FOUND", snapshot.id, call.cluster.name)
     if snapshot.state is SnapshotState.IN_PROGRESS:
         raise refusal("CANNOT_START_RESTORE_JOB_FOR_INCOMPLETE_CLUSTER_SNAPSHOT", snapshot.id)
     if snapshot.state is SnapshotState.DELETED:
         raise refusal("CANNOT_START_RESTORE_JOB_FOR_DELETED_SNAPSHOT", snapshot.id)
+
+
+def _create_http_restore(call: Call, wanted: HttpRestore) -> Answer:
+    if call.cluster.kind is ClusterKind.SHARDED:
+        return _create_http_batch(call, wanted)
+    snapshot = _find_snapshot(call, wanted.snapshot_id)
+    _require_restorable(call, snapshot)
     _check_expiry(call, snapshot, wanted)
     job = request_http_restore(
         cluster=call.cluster,
@@ -136,26 +181,25 @@ def _answer_created(call: Call, job: RestoreJob) -> Answer:
     return Answer(document=document, shape=Shape.LIST)
 
 
-def _answer_batch(call: Call, leader: RestoreJob) -> Answer:
-    """The jobs of all parts of a sharded cluster."""
-    jobs = call.context.catalog.restore_jobs.list_batch(BatchId(leader.batch_id or ""))
+def answer_batch(call: Call, jobs: Sequence[RestoreJob]) -> Answer:
+    """The jobs of all parts of a sharded cluster, as they were recorded."""
     document = {
         "results": [shown_job(call, job) for job in jobs],
-        "links": self_links(f"{call.cluster_href}/restoreJobs?batchId={leader.batch_id}"),
+        "links": self_links(f"{call.cluster_href}/restoreJobs?batchId={jobs[0].batch_id}"),
         "totalCount": len(jobs),
     }
     return Answer(document=document, shape=Shape.LIST)
 
 
 def _find_snapshot(call: Call, snapshot_id: SnapshotId) -> Snapshot:
-    """A snapshot of the path's cluster; one that failed holds nothing, and so does not exist for restores."""
+    """A snapshot of the path's cluster."""
     snapshot = call.context.catalog.snapshots.find(snapshot_id)
-    if snapshot is None or snapshot.cluster_id != call.cluster.id or snapshot.state is SnapshotState.FAILED:
+    if snapshot is None or snapshot.cluster_id != call.cluster.id:
         raise refusal("SNAPSHOT_NOT_FOUND", snapshot_id, call.cluster.name)
     return snapshot
 
 
-def _check_expiry(call: Call, snapshot: Snapshot, wanted: HttpRestore) -> None:
+def _check_expiry(call: Call, snapshot: AnySnapshot, wanted: HttpRestore) -> None:
     if wanted.expires is not None and wanted.expires <= call.now:
         raise refuse_fields([violation("INVALID_ATTRIBUTE", "delivery.expires", "it has passed already")])
     if snapshot.do_not_delete or snapshot.expires is None:
@@ -180,6 +224,7 @@ OPERATIONS = (
         method="POST",
         path=_PATH,
         handler=create_restore_job,
+        slow=True,
         scope=Scope.CLUSTER,
         need=Need.OWN,
         needs_listed_address=True,

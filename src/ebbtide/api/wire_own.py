@@ -30,6 +30,7 @@ from ebbtide.domain.progress import Progress
 from ebbtide.domain.restore_job import RestoreJob
 from ebbtide.domain.restore_point import Resolution
 from ebbtide.domain.snapshot import Snapshot
+from ebbtide.restore.batch_point import BatchPoint
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,25 @@ def resolution_document(resolution: Resolution) -> Document:
         stableTimestamp=None if base.stable_timestamp is None else bson_timestamp(base.stable_timestamp),
         limit=None if limit is None else bson_timestamp(limit),
     )
+
+
+def batch_resolution_document(point: BatchPoint) -> Document:
+    """What a restore point comes to for a sharded cluster."""
+    return {
+        "dryRun": True,
+        "limit": bson_timestamp(point.limit),
+        "parts": [
+            present(
+                clusterId=part.cluster.id,
+                name=part.cluster.name,
+                snapshotId=part.base.id,
+                stableTimestamp=(
+                    None if part.base.stable_timestamp is None else bson_timestamp(part.base.stable_timestamp)
+                ),
+            )
+            for part in (point.config, *point.shards)
+        ],
+    }
 
 
 def _transfer(transfer: Transfer) -> Document:

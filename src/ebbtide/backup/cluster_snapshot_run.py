@@ -17,6 +17,7 @@ from contextlib import ExitStack
 
 import structlog
 
+from ebbtide.backup.archive_wait import ArchiveBehind
 from ebbtide.backup.balancer_hold import (
     hold_balancer,
     release_balancer,
@@ -25,6 +26,7 @@ from ebbtide.backup.balancer_hold import (
 )
 from ebbtide.backup.cluster_snapshot_parts import PartsWatch, abandon_parts
 from ebbtide.backup.context import BackupContext
+from ebbtide.backup.open_work import OpenWorkCarry
 from ebbtide.backup.requesting import HeadNotReady, SnapshotInProgress, request_snapshot
 from ebbtide.crash_points import reach
 from ebbtide.domain.balancer_hold import BalancerHold
@@ -43,10 +45,12 @@ from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.retention import expires_after
 from ebbtide.domain.sharding import check_versions
 from ebbtide.domain.snapshot import SnapshotState
-from ebbtide.errors import EbbtideError, HeadUnavailable, NotFound, Refused, SnapshotUnusable
+from ebbtide.errors import EbbtideError, HeadUnavailable, NotFound, Refused, SnapshotUnusable, Unreachable
 from ebbtide.events import record_event
 from ebbtide.jobs.runner import Ending, JobRun, Step
 from ebbtide.mongod import sharding
+from ebbtide.mongod.deployment import DeploymentError
+from ebbtide.oplog.archive import OplogArchive
 
 LOOK_SECONDS = 0.5
 
@@ -86,6 +90,7 @@ class ClusterSnapshotRun:
             Step(name="parts", run=self._take_parts),
             Step(name="time", run=self._note_time),
             Step(name="restart", run=self._put_back),
+            Step(name="open work", run=self._keep_open_work),
             Step(name="record", run=self._record),
         ]
 
@@ -191,6 +196,19 @@ class ClusterSnapshotRun:
         """Crash: the balancer is as it was found, and the catalog may still say that it is held."""
         self._run.check_owner()
         release_balancer(self._cluster, holder=self._run.job.id, context=self._context)
+
+    def _keep_open_work(self) -> None:
+        """Have every part's archive tell what was open at its beginning: without that no moment of it can be chosen.
+
+        What cannot be had now is kept by the archives' upkeep later. Crash: a record more.
+        """
+        for part in self._parts:
+            store = self._context.repository.replica_set(part.id, part.replica_set_name)
+            carry = OpenWorkCarry(part, OplogArchive(store), self._context, check=self._run.check)
+            try:
+                carry.keep()
+            except (ArchiveBehind, Unreachable, DeploymentError) as error:
+                _log.info("oplog.open_work_waits", cluster_id=part.id, message=error.message)
 
     def _record(self) -> None:
         """Crash after it: the job is claimed once more, finds everything done, and ends."""

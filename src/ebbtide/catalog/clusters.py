@@ -75,6 +75,12 @@ class ClusterCollection:
         return [c for c in map(_cluster, cursor) if c is not None]
 
     @translated
+    def list_part_ids(self, parent_id: ClusterId) -> list[ClusterId]:
+        """Of all parts that a sharded cluster has or had."""
+        cursor = self._clusters.find({"parent_id": parent_id}, {"_id": 1}).sort("_id", ASCENDING)
+        return [ClusterId(found["_id"]) for found in cursor]
+
+    @translated
     def count_in_group(self, group_id: GroupId) -> int:
         return self._clusters.count_documents({"group_id": group_id, "live": True})
 

@@ -4,6 +4,7 @@ A restore job's pair of states changes only along the table in `domain.restore_j
 the event may come from in its query, so two writers cannot both win.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +28,11 @@ from ebbtide.domain.restore_job import (
 )
 
 _NEWEST_FIRST = [("created", DESCENDING), ("_id", DESCENDING)]
+
+
+def _of(cluster_ids: Sequence[ClusterId]) -> Document:
+    """The jobs of these clusters: with one the index gives the order, with more of them it merges."""
+    return {"cluster_id": cluster_ids[0] if len(cluster_ids) == 1 else {"$in": list(cluster_ids)}}
 
 
 class RestoreJobCollection:
@@ -55,9 +61,10 @@ class RestoreJobCollection:
         return [from_document(RestoreJob, d) for d in cursor]
 
     @translated
-    def page_as_stored(self, cluster_id: ClusterId, *, skip: int, limit: int) -> list[bytes]:
-        """As `page`, each job as the catalog holds it: for `read_stored`, and to see whether it changed."""
-        cursor = self._as_stored.find({"cluster_id": cluster_id}).sort(_NEWEST_FIRST).skip(skip).limit(limit)
+    def page_as_stored(self, *cluster_ids: ClusterId, skip: int, limit: int) -> list[bytes]:
+        """As `page`, of any of these clusters, each job as the catalog holds it: for `read_stored`, and to see whether it
+        changed."""
+        cursor = self._as_stored.find(_of(cluster_ids)).sort(_NEWEST_FIRST).skip(skip).limit(limit)
         return [bytes(d.raw) for d in cursor]
 
     def read_stored(self, stored: bytes) -> RestoreJob:
@@ -65,8 +72,8 @@ class RestoreJobCollection:
         return from_document(RestoreJob, bson.decode(stored, self._jobs.codec_options))
 
     @translated
-    def count(self, cluster_id: ClusterId) -> int:
-        return self._jobs.count_documents({"cluster_id": cluster_id})
+    def count(self, *cluster_ids: ClusterId) -> int:
+        return self._jobs.count_documents(_of(cluster_ids))
 
     @translated
     def list_unfinished(self) -> list[RestoreJob]:

@@ -206,26 +206,47 @@ class EbbtideClient:
 
     # Restore jobs
 
-    def list_restore_jobs(self, group_id: str, cluster: str) -> list[Document]:
-        """Newest first, as the restore-jobs API shows them."""
-        return list(self._iter_list(_restore_jobs(group_id, cluster)))
+    def list_restore_jobs(
+        self, group_id: str, cluster: str, *, batch_id: str | None = None
+    ) -> list[Document]:
+        """Newest first, as the restore-jobs API shows them; with `batch_id` those of that batch."""
+        params = None if batch_id is None else {"batchId": batch_id}
+        return list(self._iter_list(_restore_jobs(group_id, cluster), params=params))
 
     def create_restore_job(
         self, group_id: str, cluster: str, *, snapshot_id: str, expiration_hours: int, max_downloads: int
     ) -> Document:
-        """Ask for a download of one snapshot; the one job that this makes."""
+        """Ask for a download of one snapshot of a replica set; the one job that this makes."""
+        jobs = self.create_restore_jobs(
+            group_id,
+            cluster,
+            snapshot_id=snapshot_id,
+            expiration_hours=expiration_hours,
+            max_downloads=max_downloads,
+        )
+        if len(jobs) != 1:
+            raise Unreachable(f"{self.base_url} answered with something else than one restore job")
+        return jobs[0]
+
+    def create_restore_jobs(
+        self, group_id: str, cluster: str, *, snapshot_id: str, expiration_hours: int, max_downloads: int
+    ) -> list[Document]:
+        """The same for any cluster; of a sharded one each part has a job, and all have one `batchId`."""
         delivery = {
             "methodName": "HTTP",
             "expirationHours": expiration_hours,
             "maxDownloads": max_downloads,
         }
         answer = self._document(
-            "POST", _restore_jobs(group_id, cluster), body={"delivery": delivery, "snapshotId": snapshot_id}
+            "POST",
+            _restore_jobs(group_id, cluster),
+            body={"delivery": delivery, "snapshotId": snapshot_id},
+            read_seconds=REGISTRATION_SECONDS,
         )
         jobs = answer.get("results")
-        if not isinstance(jobs, list) or len(jobs) != 1 or not isinstance(jobs[0], dict):
-            raise Unreachable(f"{self.base_url} answered with something else than one restore job")
-        return jobs[0]
+        if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
+            raise Unreachable(f"{self.base_url} answered with something else than restore jobs")
+        return jobs
 
     def create_point_in_time_restore(
         self,
@@ -236,11 +257,13 @@ class EbbtideClient:
         expiration_hours: int,
         max_downloads: int,
     ) -> Document:
-        """Ask for a download of a moment, as the API takes it; the job, as Ebbtide's own API shows it."""
+        """Ask for a download of a moment, as the API takes it; the job, as Ebbtide's own API shows it. Of a sharded
+        cluster: `batchId`, and `jobs` with one for each part."""
         return self._document(
             "POST",
             f"{_own_group(group_id)}/clusters/{_segment(cluster)}/restoreJobs",
             body={"expirationHours": expiration_hours, "maxDownloads": max_downloads, **point},
+            read_seconds=REGISTRATION_SECONDS,
         )
 
     def get_restore_job(self, group_id: str, cluster: str, job_id: str) -> Document:

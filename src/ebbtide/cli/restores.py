@@ -135,7 +135,7 @@ def start(
     with open_session(profile, group, output) as session:
         if point is None or snapshot is not None:
             snapshot_id = resolve_snapshot(session, name, snapshot or LATEST, only_complete=True)
-            job = session.client.create_restore_job(
+            jobs = session.client.create_restore_jobs(
                 session.group_id,
                 name,
                 snapshot_id=snapshot_id,
@@ -147,7 +147,12 @@ def start(
             made = session.client.create_point_in_time_restore(
                 session.group_id, name, point=point, expiration_hours=hours, max_downloads=max_downloads
             )
-            job, what = _full_job(session, made), f"{name} at {at or oplog}"
+            jobs = [_full_job(session, one) for one in made.get("jobs") or (made,)]
+            what = f"{name} at {at or oplog}"
+        if jobs and jobs[0].get("batchId"):
+            _tell_batch(session, name, jobs, what, wait=wait)
+            return
+        job = jobs[0]
         job_id = str(require(job, "id"))
         if wait:
             job = _full_job(session, _wait(session, job_id, lines=False))
@@ -163,15 +168,33 @@ Examples:
 """
 
 
+def _tell_batch(session: Session, name: str, jobs: list[Document], what: str, *, wait: bool) -> None:
+    """What was begun for the parts of a sharded cluster; with `wait` once all of it is ready."""
+    batch_id = str(jobs[0]["batchId"])
+    if wait:
+        jobs = [_full_job(session, _wait(session, str(require(job, "id")), lines=False)) for job in jobs]
+    session.output.document([documents.without_link(job) for job in jobs])
+    session.output.table(
+        documents.RESTORE_HEADERS, [documents.restore_row(job) for job in jobs], empty="no part was asked for"
+    )
+    at = documents.bson_time(jobs[0].get("timestamp"))
+    session.output.text(f"batch {batch_id} of {what}: {len(jobs)} parts, all of them at {at}")
+    session.output.text(f"next: ebbtide restores download {batch_id} --of {name} --to DIRECTORY")
+
+
 def list_(
     name: ClusterArgument,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", metavar="ID", help="Only the jobs of this batch of a sharded cluster."),
+    ] = None,
     output: OutputOption = OutputFormat.TEXT,
     profile: ProfileOption = None,
     group: GroupOption = None,
 ) -> None:
     """List a cluster's restore jobs, newest first."""
     with open_session(profile, group, output) as session:
-        found = session.client.list_restore_jobs(session.group_id, name)
+        found = session.client.list_restore_jobs(session.group_id, name, batch_id=batch)
         session.output.document([documents.without_link(job) for job in found])
         session.output.table(
             documents.RESTORE_HEADERS,
@@ -239,6 +262,7 @@ Examples:
   ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9
   ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9 --to /restore/
   ebbtide restores download 6650f0a1b2c3d4e5f6a7b8c9 --to - | tar -xz -C /restore
+  ebbtide restores download 6650f0a1b2c3d4e5f6a7b8d0 --of orders --to /restore/    # a batch: all parts
 """
 
 
@@ -248,6 +272,14 @@ def download(
         str | None,
         typer.Option(
             "--to", metavar="FILE|DIR|-", help="Where to: a file, a directory, or - for standard output."
+        ),
+    ] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            "--of",
+            metavar="NAME",
+            help="JOB is a batch of this sharded cluster: all archives, into a directory.",
         ),
     ] = None,
     output: OutputOption = OutputFormat.TEXT,
@@ -262,20 +294,35 @@ def download(
     With --to -, the archive goes to standard output and -o json tells its result on standard error.
     """
     with open_session(profile, group, output) as session:
-        progress = _wait_until_over(session, job, lines=False)
-        found = _full_job(session, progress)
-        if progress.get("statusName") != "FINISHED":
-            require_ready(progress)
-        link = link_of(found, base_url=session.client.base_url)
-        path = None if to == STDOUT else downloads.target_path(to, link.file_name)
-        # A link can die while all that is left to do is to compare a SHA-1; and what an expiry broke off may be
-        # resumed for a while: the server decides that.
-        is_resumption = path is not None and downloads.part_has_begun(path)
-        has_all = path is not None and downloads.part_is_complete(path, progress.get("archiveBytes"))
-        if not has_all and not (is_resumption and progress.get("deliveryStatusName") == "EXPIRED"):
-            require_ready(progress)
-        result = _fetch(session, progress, link, path)
-        _say_downloaded(session, progress, link, result)
+        if of is None:
+            _download_one(session, job, to)
+            return
+        if to is None or to == STDOUT or not Path(to).is_dir():
+            raise InvalidInput(
+                "--to", expected="a directory that exists, for the archives of a batch", got=to
+            )
+        parts = session.client.list_restore_jobs(session.group_id, of, batch_id=job)
+        if not parts:
+            raise InvalidInput("JOB", expected=f"the id of a batch of {of}", got=job)
+        for part in parts:
+            _download_one(session, str(require(part, "id")), to)
+
+
+def _download_one(session: Session, job: str, to: str | None) -> None:
+    progress = _wait_until_over(session, job, lines=False)
+    found = _full_job(session, progress)
+    if progress.get("statusName") != "FINISHED":
+        require_ready(progress)
+    link = link_of(found, base_url=session.client.base_url)
+    path = None if to == STDOUT else downloads.target_path(to, link.file_name)
+    # A link can die while all that is left to do is to compare a SHA-1; and what an expiry broke off may be
+    # resumed for a while: the server decides that.
+    is_resumption = path is not None and downloads.part_has_begun(path)
+    has_all = path is not None and downloads.part_is_complete(path, progress.get("archiveBytes"))
+    if not has_all and not (is_resumption and progress.get("deliveryStatusName") == "EXPIRED"):
+        require_ready(progress)
+    result = _fetch(session, progress, link, path)
+    _say_downloaded(session, progress, link, result)
 
 
 _CANCEL_EXAMPLES = """\b

@@ -156,7 +156,8 @@ def _job(
         id=RestoreJobId(new_id()),
         group_id=part.cluster.group_id,
         cluster_id=part.cluster.id,
-        cluster_name=part.cluster.name,
+        # The jobs of a batch bear the name of the whole (contract 6.1).
+        cluster_name=part.cluster.name if batch_id is None else request.source.name,
         replica_set_name=base.replica_set_name,
         snapshot_id=base.id,
         created=now,

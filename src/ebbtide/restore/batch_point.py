@@ -9,6 +9,7 @@ Nothing is changed, but that archives may be told to hurry.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ebbtide.backup.archive_wait import ArchiveBehind, wait_until_archived
 from ebbtide.backup.consistent_points import find_consistent_point
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.catalog.catalog import Catalog
@@ -30,6 +31,9 @@ from ebbtide.repository.repository import Repository, never_cancelled
 from ebbtide.restore.automated_request import BatchPart
 from ebbtide.restore.restore_points import resolve_asked
 from ebbtide.sealing import ServiceKey
+
+ARCHIVE_SECONDS = 20.0
+"""So long whoever asks waits for all archives; they are at most 15 s behind where all is well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +66,7 @@ def resolve_batch(cluster: Cluster, point: RestorePoint, *, surroundings: Surrou
     if archived is None:
         raise Refused(f"not every part of {cluster.name} is archived yet", hint="ask again in a minute")
     at_most = _limit(cluster, point, archived, surroundings)
-    if at_most > archived:
-        raise Refused(
-            f"the archives of {cluster.name} have reached {archived.date.isoformat()}, and not yet "
-            f"{at_most.date.isoformat()}",
-            hint="ask again in a moment, or for an earlier one",
-        )
+    _await_archives(parts, at_most, surroundings)
     return find_batch_point(cluster, at_most=at_most, surroundings=surroundings)
 
 
@@ -104,6 +103,23 @@ def _parts(cluster: Cluster, catalog: Catalog) -> list[Cluster]:
     return [
         part for part in catalog.clusters.list_parts(cluster.id) if part.state is not ClusterState.REMOVED
     ]
+
+
+def _await_archives(parts: Sequence[Cluster], at_most: OplogTimestamp, surroundings: Surroundings) -> None:
+    """Have every archive reach `at_most`. Raises Refused where one does not in time: no part is cut earlier for it."""
+    deadline = surroundings.clock.monotonic() + ARCHIVE_SECONDS
+    for part in parts:
+        try:
+            wait_until_archived(
+                surroundings.catalog,
+                part.id,
+                at_most,
+                clock=surroundings.clock,
+                check=never_cancelled,
+                seconds=max(0.0, deadline - surroundings.clock.monotonic()),
+            )
+        except ArchiveBehind as error:
+            raise Refused(f"{part.name} is behind: {error.message}", hint=error.hint) from error
 
 
 def _archived_by_all(parts: Sequence[Cluster], catalog: Catalog) -> OplogTimestamp | None:

@@ -107,12 +107,12 @@ class PointInTimeRun:
         )
         manifest = self._stored_manifest(job)
         reach("replay.result_committed")
+        # The parts of a sharded cluster end with different entries; what they have in common is the moment.
+        timestamp = manifest.stable_timestamp if job.batch_id is None else job.timestamp
         self._record.change(
             result_id=result_id_of(job),
-            timestamp=manifest.stable_timestamp,
-            file_name=archive_name(
-                replica_set_name=job.replica_set_name, timestamp=manifest.stable_timestamp, job_id=job.id
-            ),
+            timestamp=timestamp,
+            file_name=archive_name(replica_set_name=job.replica_set_name, timestamp=timestamp, job_id=job.id),
         )
         wipe_scratch(self._scratch)
 

@@ -4,6 +4,7 @@ Crash between record and job: the worker enqueues the job of a restore that lack
 repeatable).
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from ebbtide.catalog.catalog import Catalog
@@ -11,7 +12,7 @@ from ebbtide.clock import Clock
 from ebbtide.crash_points import reach
 from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.event import EventLevel
-from ebbtide.domain.ids import RestoreJobId, new_id
+from ebbtide.domain.ids import BatchId, RestoreJobId, new_id
 from ebbtide.domain.job import JobKind, job_id, queued_job
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import (
@@ -31,6 +32,14 @@ class SnapshotNotComplete(Refused):
     """Only a complete snapshot can be restored."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What the jobs of all parts of one restore have in common. Each bears the sharded cluster's name (contract 6.1)."""
+
+    id: BatchId
+    cluster_name: str
+
+
 def request_http_restore(
     *,
     cluster: Cluster | None,
@@ -42,17 +51,21 @@ def request_http_restore(
     actor: str,
     asked_expires: datetime | None = None,
     limit: OplogTimestamp | None = None,
+    batch: Batch | None = None,
 ) -> RestoreJob:
     """Record a restore job whose result is a download link, usable for `expiration_hours` from when it is ready, but
     until `asked_expires` where that is given. Raises SnapshotNotComplete.
 
     With `limit` the oplog is replayed on `snapshot` up to and including it; else the snapshot is delivered as it is.
-    `cluster` is None for a snapshot of a host, which itself tells all that is needed.
+    `cluster` is None for a snapshot of a host, which itself tells all that is needed. `batch` is that of a part of a
+    sharded cluster.
     """
     if snapshot.state is not SnapshotState.COMPLETE or snapshot.stable_timestamp is None:
         raise SnapshotNotComplete(f"snapshot {snapshot.id} is {snapshot.state}", hint="choose a complete one")
     restore_id = RestoreJobId(new_id())
     name = snapshot.cluster_name if cluster is None else cluster.name
+    if batch is not None:
+        name = batch.cluster_name
     timestamp = snapshot.stable_timestamp if limit is None else _shown(limit)
     job = RestoreJob(
         id=restore_id,
@@ -74,6 +87,7 @@ def request_http_restore(
         ),
         point_in_time=limit is not None,
         limit=limit,
+        batch_id=None if batch is None else batch.id,
     )
     catalog.restore_jobs.insert(job)
     enqueue_restore(job, catalog=catalog, clock=clock)

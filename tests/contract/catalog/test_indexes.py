@@ -122,6 +122,7 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     catalog.clusters.list_in_group(make.group_id)
     catalog.clusters.list_live()
     catalog.clusters.list_parts(cluster.id)
+    catalog.clusters.list_part_ids(cluster.id)
     catalog.clusters.list_sharded()
     catalog.clusters.count_in_group(make.group_id)
     catalog.clusters.set_version(cluster.id, mongod_version="6.0.6", fcv="6.0")
@@ -217,6 +218,8 @@ def _use_everything(catalog: Catalog, make: SimpleNamespace) -> None:
     for stored in catalog.restore_jobs.page_as_stored(cluster.id, skip=0, limit=10):
         catalog.restore_jobs.read_stored(stored)
     catalog.restore_jobs.count(cluster.id)
+    catalog.restore_jobs.page_as_stored(cluster.id, make.cluster_id, skip=0, limit=10)
+    catalog.restore_jobs.count(cluster.id, make.cluster_id)
     catalog.restore_jobs.list_unfinished()
     catalog.restore_jobs.list_expired(now)
     catalog.restore_jobs.list_for_snapshot(restore.snapshot_id)

@@ -132,7 +132,11 @@ _BY_NAME: dict[str, Facts] = {
     "getOwnRestoreJob": Facts(answer=own_documents.OwnRestoreJob),
     "cancelRestoreJob": Facts(answer=own_documents.OwnRestoreJob, request=requests.Nothing),
     "createPointInTimeRestore": Facts(
-        answer=_OWN_RESTORE | own_documents.Resolution, request=requests.PointInTimeRequest
+        answer=_OWN_RESTORE
+        | own_documents.Resolution
+        | own_documents.OwnBatch
+        | own_documents.BatchResolution,
+        request=requests.PointInTimeRequest,
     ),
     "createAutomatedRestore": Facts(
         answer=_OWN_RESTORE | own_documents.AutomatedPlan, request=requests.AutomatedRequest

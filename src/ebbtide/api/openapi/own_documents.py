@@ -429,6 +429,23 @@ class Resolution(TypedDict):
     limit: NotRequired[BsonTimestamp]
 
 
+class PartResolution(TypedDict):
+    """The snapshot that a part of a sharded cluster is built on."""
+
+    clusterId: Id
+    name: str
+    snapshotId: Id
+    stableTimestamp: NotRequired[BsonTimestamp]
+
+
+class BatchResolution(TypedDict):
+    """What a moment comes to for a sharded cluster: up to where every part is replayed."""
+
+    dryRun: Literal[True]
+    limit: BsonTimestamp
+    parts: list[PartResolution]
+
+
 class OwnRestoreJob(TypedDict):
     """A restore job with its work and its transfers; never a link."""
 
@@ -457,3 +474,10 @@ class OwnRestoreJob(TypedDict):
     job: NotRequired[Job]
     transfers: list[Transfer]
     links: list[Link]
+
+
+class OwnBatch(TypedDict):
+    """The restore jobs of all parts of a sharded cluster."""
+
+    batchId: Id
+    jobs: list[OwnRestoreJob]

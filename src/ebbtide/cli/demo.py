@@ -21,6 +21,7 @@ Examples:
   ebbtide demo --once --json     walk it, tear everything down, print one JSON object
   ebbtide demo --detach --json   leave it running, print how to reach it
   ebbtide demo --stop            end it, and clean up what a killed one left
+  ebbtide demo --sharded         the story of a sharded cluster: one moment for all of its parts
 
 Takes 3 GB of disk in the temporary directory (TMPDIR) and 2 GB of memory while it runs.
 """
@@ -37,6 +38,9 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Tear everything down at the end.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it running in the background.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End the running demo.")] = False,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="On a sharded cluster, with money moving between its shards.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last.")] = False,
     background: Annotated[bool, typer.Option("--background", hidden=True)] = False,
 ) -> None:
@@ -47,14 +51,15 @@ def demo(
     if stop:
         _stop(output)
     elif detach:
-        _detach(output)
+        _detach(output, sharded=sharded)
     else:
-        _walk(output, once=once, background=background)
+        _walk(output, sharded=sharded, once=once, background=background)
 
 
-def _walk(output: Output, *, once: bool, background: bool) -> None:
+def _walk(output: Output, *, sharded: bool, once: bool, background: bool) -> None:
     from ebbtide.demo.place import DemoPlace
     from ebbtide.demo.requirements import check_machine
+    from ebbtide.demo.sharded import ShardedWalk
     from ebbtide.demo.walk import DemoFailed, Walk
     from ebbtide.mongod.binary import find_mongod
 
@@ -69,9 +74,9 @@ def _walk(output: Output, *, once: bool, background: bool) -> None:
         binary = find_mongod(os.environ.get("EBBTIDE_MONGOD"))
         place.write_record({})
         try:
-            with Walk(place, binary, output, say) as walk:
-                result = walk.run()
-                facts = walk.facts(result)
+            with (ShardedWalk if sharded else Walk)(place, binary, output, say) as walk:
+                result = walk.run_sharded() if isinstance(walk, ShardedWalk) else walk.run()
+                facts = walk.facts(snapshot_ids=result.snapshot_ids)
                 place.write_record({**facts, "result": result.document()})
                 if not once:
                     # In the background nobody reads this but a log file, and it has a key in it.
@@ -117,7 +122,7 @@ def _stop(output: Output) -> None:
     output.text("the demo is stopped, and everything of it removed" if did else "no demo is running")
 
 
-def _detach(output: Output) -> None:
+def _detach(output: Output, *, sharded: bool) -> None:
     """Walk in a process of its own, and return once it stays up."""
     from ebbtide.demo.place import DemoPlace
 
@@ -126,7 +131,10 @@ def _detach(output: Output) -> None:
     log_path = place.root / "demo.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ebbtide", "demo", "--background"],
+            [
+                *(sys.executable, "-m", "ebbtide", "demo", "--background"),
+                *(("--sharded",) if sharded else ()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

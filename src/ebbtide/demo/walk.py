@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +108,11 @@ class Walk:
     """One demo. Use it in a `with`: leaving it stops whatever it started."""
 
     def __init__(self, place: DemoPlace, binary: Path, output: Output, say: Callable[[str], None]) -> None:
-        self._place = place
-        self._binary = binary
+        self.place = place
+        self.binary = binary
         self._output = output
-        self._say = say
-        self._stack = ExitStack()
+        self.say = say
+        self.stack = ExitStack()
         self._data = place.work / "data"
         self.lab: ReplicaSetLab | None = None
         self.connection: Connection | None = None
@@ -122,21 +122,21 @@ class Walk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self.stack.close()
 
     # --- the story --------------------------------------------------------------------------------------------------
 
     def run(self) -> WalkResult:
         """Walk from the empty directory to the verdict. Raises what stopped it."""
-        self._place.work.mkdir(mode=0o700, exist_ok=True)
+        self.place.work.mkdir(mode=0o700, exist_ok=True)
         lab = self._start_lab()
-        client = self._start_serve()
+        client = self.start_serve()
         cluster = self._register(lab, client)
         first, snapshot_seconds = self._take_first_snapshot(client)
         second, expected = self._take_second_snapshot(lab, client, cluster)
         job_id, ready_seconds = self._create_restore_job(client, second["id"])
-        archive, downloaded = self._download(client, job_id)
-        job = client.get_restore_job(self._group_id, CLUSTER_NAME, job_id)
+        archive, downloaded = self.download(client, job_id)
+        job = client.get_restore_job(self.group_id, CLUSTER_NAME, job_id)
         at_timestamp, equal = self._restart_copies(archive, job, expected)
         any_second = self._show_any_second(lab, client, cluster)
         return WalkResult(
@@ -155,21 +155,21 @@ class Walk:
         )
 
     def _start_lab(self) -> ReplicaSetLab:
-        with self._timed("starting a replica set of three members, with keyfile and users"):
-            lab = ReplicaSetLab(binary=self._binary, members=3, keyfile=True, replica_set_name="demo-rs")
-            self.lab = self._stack.enter_context(lab)
-        with self._timed("loading data"), lab.client() as client:
+        with self.timed("starting a replica set of three members, with keyfile and users"):
+            lab = ReplicaSetLab(binary=self.binary, members=3, keyfile=True, replica_set_name="demo-rs")
+            self.lab = self.stack.enter_context(lab)
+        with self.timed("loading data"), lab.client() as client:
             load(client, scale=WORKLOAD_SCALE)
         workload = BackgroundWorkload(lab.client, operations_per_second=WRITES_PER_SECOND)
-        self._stack.enter_context(workload)
-        self._say(f"  a workload goes on writing to {lab.uri}")
+        self.stack.enter_context(workload)
+        self.say(f"  a workload goes on writing to {lab.uri}")
         return lab
 
-    def _start_serve(self) -> EbbtideClient:
+    def start_serve(self) -> EbbtideClient:
         listen = f"127.0.0.1:{free_port()}"
-        command = ["serve", "--data", str(self._data), "--listen", listen, "--mongod", str(self._binary)]
-        with self._timed(f"starting Ebbtide: ebbtide serve --data {self._data} --listen {listen}"):
-            log = self._stack.enter_context((self._place.work / "serve.log").open("wb"))
+        command = ["serve", "--data", str(self._data), "--listen", listen, "--mongod", str(self.binary)]
+        with self.timed(f"starting Ebbtide: ebbtide serve --data {self._data} --listen {listen}"):
+            log = self.stack.enter_context((self.place.work / "serve.log").open("wb"))
             environment = {
                 # It checked for what it needs; a share of a large disk is more than that.
                 "EBBTIDE_REPOSITORY_MIN_FREE_BYTES": str(MIN_FREE_BYTES),
@@ -186,15 +186,15 @@ class Walk:
                 start_new_session=True,
                 preexec_fn=dies_with_parent(os.getpid()),  # noqa: PLW1509 — it takes no lock
             )
-            self._stack.callback(_stop, process)
+            self.stack.callback(_stop, process)
             connection = self._wait_for_serve(process)
         self.connection = connection
-        self._client = self._stack.enter_context(EbbtideClient(connection))
+        self._client = self.stack.enter_context(EbbtideClient(connection))
         return self._client
 
     def _wait_for_serve(self, process: "subprocess.Popen[bytes]") -> Connection:
         deadline = time.monotonic() + SERVE_READY_SECONDS
-        log_path = self._place.work / "serve.log"
+        log_path = self.place.work / "serve.log"
         while time.monotonic() < deadline and process.poll() is None:
             if b"Ebbtide is at" in log_path.read_bytes():
                 found = json.loads((self._data / "owner-key.json").read_text())
@@ -206,7 +206,7 @@ class Walk:
     def _register(self, lab: ReplicaSetLab, client: EbbtideClient) -> Document:
         if lab.keyfile_path is None:
             raise DemoFailed("the lab has no keyfile")
-        with self._timed("registering the replica set; its head joins as a hidden member"):
+        with self.timed("registering the replica set; its head joins as a hidden member"):
             registration = {
                 "name": CLUSTER_NAME,
                 "uri": lab.uri,
@@ -214,19 +214,19 @@ class Walk:
                 "password": lab.backup_password,
                 "keyfile": lab.keyfile_path.read_text(),
             }
-            client.add_cluster(self._group_id, registration)
-            return self._wait(
-                lambda: client.get_cluster(self._group_id, CLUSTER_NAME),
+            client.add_cluster(self.group_id, registration)
+            return self.wait(
+                lambda: client.get_cluster(self.group_id, CLUSTER_NAME),
                 done=lambda cluster: (cluster.get("head") or {}).get("state") == "FOLLOWING",
                 failed=lambda cluster: (cluster.get("head") or {}).get("state") == "FAILED",
             )
 
     def _take_first_snapshot(self, client: EbbtideClient) -> tuple[Document, float]:
         started = time.monotonic()
-        snapshot = self._snapshot(client)
+        snapshot = self.take_snapshot(client)
         seconds = time.monotonic() - started
         size, stored = int(snapshot["fileSizeBytes"]), int(snapshot["newStoredBytes"])
-        self._say(
+        self.say(
             f"first snapshot: {human_bytes(size)} of files, {human_bytes(stored)} stored, {human_seconds(seconds)}"
         )
         return snapshot, seconds
@@ -241,20 +241,20 @@ class Walk:
             try:
                 expected = database_hashes(head_client)
                 started = time.monotonic()
-                snapshot = self._snapshot(client)
+                snapshot = self.take_snapshot(client)
                 seconds = time.monotonic() - started
             finally:
                 head_client.admin.command("fsyncUnlock")
         stored = int(snapshot["newStoredBytes"])
-        self._say(
+        self.say(
             f"second snapshot, after more writes: only {human_bytes(stored)} stored, {human_seconds(seconds)}"
         )
         return snapshot, expected
 
-    def _snapshot(self, client: EbbtideClient) -> Document:
-        snapshot_id = str(client.create_snapshot(self._group_id, CLUSTER_NAME)["id"])
-        return self._wait(
-            lambda: client.get_snapshot(self._group_id, CLUSTER_NAME, snapshot_id),
+    def take_snapshot(self, client: EbbtideClient) -> Document:
+        snapshot_id = str(client.create_snapshot(self.group_id, CLUSTER_NAME)["id"])
+        return self.wait(
+            lambda: client.get_snapshot(self.group_id, CLUSTER_NAME, snapshot_id),
             done=lambda snapshot: snapshot["state"] == "COMPLETE",
             failed=lambda snapshot: snapshot["state"] == "FAILED",
         )
@@ -262,25 +262,25 @@ class Walk:
     def _create_restore_job(self, client: EbbtideClient, snapshot_id: str) -> tuple[str, float]:
         started = time.monotonic()
         job = client.create_restore_job(
-            self._group_id, CLUSTER_NAME, snapshot_id=snapshot_id, expiration_hours=24, max_downloads=10
+            self.group_id, CLUSTER_NAME, snapshot_id=snapshot_id, expiration_hours=24, max_downloads=10
         )
-        ready = self._wait(
-            lambda: client.get_restore_job(self._group_id, CLUSTER_NAME, str(job["id"])),
+        ready = self.wait(
+            lambda: client.get_restore_job(self.group_id, CLUSTER_NAME, str(job["id"])),
             done=lambda found: found["delivery"]["statusName"] == "READY",
             failed=lambda found: found["statusName"] in ("BROKEN", "KILLED"),
         )
         seconds = time.monotonic() - started
-        self._say(
+        self.say(
             f"restore job {ready['id']} of that snapshot: ready to download after {human_seconds(seconds)}"
         )
         return str(ready["id"]), seconds
 
-    def _download(self, client: EbbtideClient, job_id: str) -> tuple[Path, Downloaded]:
+    def download(self, client: EbbtideClient, job_id: str) -> tuple[Path, Downloaded]:
         def fetch_job() -> Document:
-            return client.get_restore_job(self._group_id, CLUSTER_NAME, job_id)
+            return client.get_restore_job(self.group_id, CLUSTER_NAME, job_id)
 
         link = link_of(fetch_job(), base_url=client.base_url)
-        path = self._place.work / link.file_name
+        path = self.place.work / link.file_name
         with ProgressView(self._output) as view:
             downloaded = download_to_file(
                 client,
@@ -289,32 +289,32 @@ class Walk:
                 fetch_job=fetch_job,
                 report=lambda phase, done, total: view.show(phase, done=done, total=total),
             )
-        self._say(
+        self.say(
             f"downloaded {human_bytes(downloaded.size_bytes)} in {human_seconds(downloaded.seconds)}; "
             f"its SHA-1 is the one in the job's hashes: {downloaded.sha1}"
         )
         return path, downloaded
 
     def _restart_copies(self, archive: Path, job: Document, expected: Document) -> tuple[bool, bool]:
-        with self._timed("extracting it twice"):
-            plain, advanced = (self._extract(archive, name) for name in ("plain", "advanced"))
-        at = start_plainly(self._binary, plain)
+        with self.timed("extracting it twice"):
+            plain, advanced = (self.extract(archive, name) for name in ("plain", "advanced"))
+        at = start_plainly(self.binary, plain)
         at_timestamp = at is not None and _is_at(at, job["timestamp"])
-        self._say(
+        self.say(
             f"first copy, started as its restoreInfo.txt says: mongod recovered it to {at}, "
             f"{'exactly' if at_timestamp else 'NOT'} the job's timestamp"
         )
         hashes = hash_advanced(
-            self._binary, advanced, socket_directory=self._socket_directory(), hash_databases=database_hashes
+            self.binary, advanced, socket_directory=self._socket_directory(), hash_databases=database_hashes
         )
         equal = bool(hashes == expected)
         collections = sum(len(found) for found in expected.values())
-        self._say(
+        self.say(
             f"second copy, advanced to the newest entry of its oplog: dbHash of {collections} collections "
             f"{'equals' if equal else 'DIFFERS FROM'} the head's under the snapshot's lock"
         )
         if not equal:
-            self._say(f"  different: {sorted(_differences(expected, hashes))}")
+            self.say(f"  different: {sorted(_differences(expected, hashes))}")
         shutil.rmtree(plain.parent, ignore_errors=True)
         shutil.rmtree(advanced.parent, ignore_errors=True)
         return at_timestamp, equal
@@ -326,40 +326,40 @@ class Walk:
         return AnySecond(
             client=client,
             lab=lab,
-            group_id=self._group_id,
+            group_id=self.group_id,
             cluster_name=CLUSTER_NAME,
             open_head=lambda: _head_client(lab, head["host"], int(head["port"])),
-            fetch=lambda job_id: self._extract(self._download(client, job_id)[0], "any-second"),
+            fetch=lambda job_id: self.extract(self.download(client, job_id)[0], "any-second"),
             hash_copy=lambda copy: hash_plainly(
-                self._binary,
+                self.binary,
                 copy,
                 socket_directory=self._socket_directory(),
                 hash_databases=recorded_hashes,
             ),
-            wait=self._wait,
-            say=self._say,
+            wait=self.wait,
+            say=self.say,
         ).show()
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
     @property
-    def _group_id(self) -> str:
+    def group_id(self) -> str:
         if self.connection is None or self.connection.group_id is None:
             raise DemoFailed("ebbtide serve made no project")
         return self.connection.group_id
 
-    def _extract(self, archive: Path, name: str) -> Path:
-        parent = self._place.work / name
+    def extract(self, archive: Path, name: str) -> Path:
+        parent = self.place.work / name
         parent.mkdir(mode=0o700)
         subprocess.run(["tar", "-xzf", str(archive), "-C", str(parent)], check=True, stdin=subprocess.DEVNULL)
         return parent / archive.name.removesuffix(".tar.gz")
 
     def _socket_directory(self) -> Path:
-        path = self._place.root / "run"
+        path = self.place.root / "run"
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
-    def _wait(
+    def wait(
         self,
         look: Callable[[], Document],
         *,
@@ -378,26 +378,26 @@ class Walk:
             time.sleep(POLL_SECONDS)
 
     @contextmanager
-    def _timed(self, what: str) -> Iterator[None]:
-        self._say(f"{what} …")
+    def timed(self, what: str) -> Iterator[None]:
+        self.say(f"{what} …")
         started = time.monotonic()
         yield
-        self._say(f"  done in {human_seconds(time.monotonic() - started)}")
+        self.say(f"  done in {human_seconds(time.monotonic() - started)}")
 
-    def facts(self, result: WalkResult) -> Document:
+    def facts(self, *, snapshot_ids: Sequence[str]) -> Document:
         """What `--detach --json` prints."""
         if self.connection is None or self.lab is None or self._client is None:
             raise DemoFailed("the walk has not been walked")
-        cluster = self._client.get_cluster(self._group_id, CLUSTER_NAME)
+        cluster = self._client.get_cluster(self.group_id, CLUSTER_NAME)
         credentials = f"{self.lab.root_username}:{self.lab.root_password}"
         return {
             "base_url": self.connection.base_url,
             "public_key": self.connection.public_key,
             "private_key": self.connection.private_key,
-            "group_id": self._group_id,
+            "group_id": self.group_id,
             "cluster_id": cluster["id"],
             "cluster_name": CLUSTER_NAME,
-            "snapshot_ids": list(result.snapshot_ids),
+            "snapshot_ids": list(snapshot_ids),
             "mongodb_uri": self.lab.uri.replace("mongodb://", f"mongodb://{credentials}@", 1),
             "data_dir": str(self._data),
         }

@@ -4,13 +4,11 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from ebbtide.backup.archive_wait import wait_until_archived
 from ebbtide.backup.consistent_points import find_consistent_point
@@ -18,13 +16,11 @@ from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.consistent_point import ConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import DeliveryStatus, RestoreJob, RestoreStatus
-from ebbtide.mongod.options import ClusterRole, MongodOptions, Tcp
-from ebbtide.mongod.process import MongodProcess
 from ebbtide.oplog.open_work import OpenWorkStore
 from ebbtide.restore.job_archive import open_archive
 from ebbtide.restore.requesting import request_http_restore
 from ebbtide.testing.bank import COLLECTION, DATABASE, Bank, StopAfter, StoppedTransfer
-from ebbtide.testing.lab_directory import write_private
+from ebbtide.testing.prepared_cluster import PreparedCluster
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
 
 Document = dict[str, Any]
@@ -211,123 +207,17 @@ def owned_balances(cluster: ShardedLab) -> dict[int, int]:
 # --- the new cluster ------------------------------------------------------------------------------------------------
 
 
-class StartedPart:
-    """One mongod on prepared files, as its owner would start it: a set of one."""
-
-    def __init__(
-        self, binary: Path, name: str, directory: Path, port: int, *, set_name: str, keyfile: Path
-    ) -> None:
-        self.address = f"127.0.0.1:{port}"
-        self.keyfile_text = keyfile.read_text().strip()
-        self._set_name = set_name
-        self._binary = binary
-        is_config = name == CONFIG
-        self._options = MongodOptions(
-            dbpath=directory,
-            log_path=directory.with_name(f"{name}.log"),
-            listen=Tcp(host="127.0.0.1", port=port),
-            cache_gb=0.25,
-            replica_set_name=set_name,
-            cluster_role=ClusterRole.CONFIG if is_config else ClusterRole.SHARD,
-            keyfile=keyfile,
-            set_parameters={} if is_config else {"orphanCleanupDelaySecs": 0},
-        )
-        self._identity_path = directory.with_name(f"{name}.json")
-        self._process: MongodProcess | None = None
-
-    def start(self) -> None:
-        self._process = MongodProcess.start(
-            self._binary, self._options, identity_path=self._identity_path, ready_seconds=WAIT_SECONDS
-        )
-
-    @property
-    def process(self) -> MongodProcess:
-        assert self._process is not None
-        return self._process
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-
-    def primary(self) -> "StartedPart":
-        deadline = time.monotonic() + WAIT_SECONDS
-        with self.process.client() as client:
-            while not client.admin.command("hello").get("isWritablePrimary"):
-                assert time.monotonic() < deadline, f"{self.address} does not become primary"
-                threading.Event().wait(0.05)
-        return self
-
-    def client(self, **options: Any) -> "MongoClient[Document]":
-        self.primary()
-        uri = f"mongodb://{self.address}/?replicaSet={self._set_name}"
-        return MongoClient(uri, serverSelectionTimeoutMS=int(WAIT_SECONDS * 1000), **options)
-
-
-class NewCluster(ShardedLab):
-    """A lab's commands, on parts that were prepared: the config server's set has a new name."""
-
-    def __init__(
-        self,
-        binary: Path,
-        directories: Mapping[str, Path],
-        ports: Mapping[str, int],
-        *,
-        keyfile_text: str,
-    ) -> None:
-        self._clients: dict[str, Any] = {}
-        keyfile = next(iter(directories.values())).with_name("keyfile")
-        write_private(keyfile, keyfile_text + "\n")
-        started: dict[str, Any] = {}
-        for name, directory in directories.items():
-            set_name = "new-config" if name == CONFIG else name
-            started[name] = StartedPart(
-                binary, name, directory, ports[name], set_name=set_name, keyfile=keyfile
-            )
-        self.config = started[CONFIG]
-        self.shards = {name: part for name, part in sorted(started.items()) if name != CONFIG}
-
-    def start(self) -> Self:
-        """All at once: a shard does not answer before the config server does. Who made it stops it."""
-        with ThreadPoolExecutor() as executor:
-            list(executor.map(StartedPart.start, self._started()))
-        self._connect()
-        return self
-
-    def _connect(self) -> None:
-        for name in self.parts:
-            self._clients[name] = self._open_client(name)
-
-    def restart(self) -> None:
-        """All stop, and then all start."""
-        self.shut_down()
-        self.start()
-
-    def shut_down(self) -> None:
-        self._disconnect()
-        for part in self._started():
-            part.process.stop()
-
-    def stop(self) -> None:
-        self._disconnect()
-        for part in self._started():
-            part.kill()
-
-    def _disconnect(self) -> None:
-        for client in self._clients.values():
-            client.close()
-        self._clients.clear()
-
-    def _started(self) -> list[Any]:
-        return list(self.parts.values())
-
-
 @pytest.fixture
 def new_clusters(mongod_binary: Path) -> Iterator[Any]:
-    """Makes `NewCluster`s of directories, ports and a keyfile; they are killed when the test ends."""
-    made: list[NewCluster] = []
+    """Makes `PreparedCluster`s of directories, ports and a keyfile; they are killed when the test ends."""
+    made: list[PreparedCluster] = []
 
-    def make(directories: Mapping[str, Path], ports: Mapping[str, int], keyfile_text: str) -> NewCluster:
-        made.append(NewCluster(mongod_binary, directories, ports, keyfile_text=keyfile_text))
+    def make(directories: Mapping[str, Path], ports: Mapping[str, int], keyfile_text: str) -> PreparedCluster:
+        made.append(
+            PreparedCluster(
+                mongod_binary, directories, ports, keyfile_text=keyfile_text, config_set="new-config"
+            )
+        )
         return made[-1].start()
 
     yield make

@@ -19,9 +19,10 @@ from ebbtide.mongod.ports import free_port
 from ebbtide.restore.archive_directory import inspect_directory
 from ebbtide.restore.sharded_prepare.execute import PartStep
 from ebbtide.testing.bank import COLLECTION, DATABASE, Bank
+from ebbtide.testing.prepared_cluster import PreparedCluster
 from ebbtide.testing.sharded_lab import CONFIG
 
-from .conftest import WAIT_SECONDS, NewCluster, owned_balances
+from .conftest import WAIT_SECONDS, owned_balances
 
 NEW_CONFIG = "new-config"
 SET_NAMES = {CONFIG: NEW_CONFIG, "shard0": "shard0", "shard1": "shard1"}
@@ -68,7 +69,7 @@ def move_some_chunk(bank: Bank) -> None:
         time.sleep(0.1)
 
 
-def require_whole(cluster: NewCluster, restored: Any) -> None:
+def require_whole(cluster: PreparedCluster, restored: Any) -> None:
     """What the archives hold, no more and no less: the server's own sum over both shards too."""
     assert restored.balances == owned_balances(cluster)
     assert sum(restored.balances.values()) == restored.total
@@ -79,7 +80,7 @@ def require_whole(cluster: NewCluster, restored: Any) -> None:
         bank.close()
 
 
-def require_at_work(cluster: NewCluster, restored: Any) -> None:
+def require_at_work(cluster: PreparedCluster, restored: Any) -> None:
     """No document of an undecided transaction is blocked, chunks move there and back, and transfers cross the shards."""
     for account in restored.undecided:
         update = {"q": {"_id": account}, "u": {"$inc": {"touched": 1}}}

@@ -18,6 +18,7 @@ from ebbtide.api.restore_point_fields import OWN_POINT_FIELDS, parse_restore_poi
 from ebbtide.api.wire import Document
 from ebbtide.api.wire_automated import plan_document
 from ebbtide.domain.automated_restore import RestoreScope
+from ebbtide.domain.cluster import ClusterKind
 from ebbtide.domain.ids import ClusterId, GroupId
 from ebbtide.domain.restore_point import RestorePoint
 from ebbtide.errors import EbbtideError, InvalidInput
@@ -65,7 +66,11 @@ def set_restore_target(call: Call) -> Answer:
 
 def create_automated_restore(call: Call) -> Answer:
     """Begin a restore into a running cluster; with `dryRun` only say what it would do."""
-    wanted = parse_automated(parse_object(call.body), group_id=call.group.id)
+    wanted = parse_automated(
+        parse_object(call.body),
+        group_id=call.group.id,
+        is_sharded=call.cluster.kind is ClusterKind.SHARDED,
+    )
     request = build_request(
         call,
         wanted.target,
@@ -129,13 +134,13 @@ class WantedRestore:
     is_dry_run: bool
 
 
-def parse_automated(values: dict[str, Any], *, group_id: GroupId) -> WantedRestore:
+def parse_automated(values: dict[str, Any], *, group_id: GroupId, is_sharded: bool = False) -> WantedRestore:
     """The restore that a body asks for; the target's group is `group_id` unless it says another.
 
     Raises one refusal that names every bad field.
     """
     fields = Fields(values)
-    point = parse_restore_point(fields, with_now=True)
+    point = parse_restore_point(fields, with_now=True, is_sharded=is_sharded)
     target_group = fields.identifier("targetGroupId")
     cluster_id, name = fields.identifier("targetClusterId"), fields.text("targetClusterName")
     if not fields.has("targetClusterId") and not fields.has("targetClusterName"):

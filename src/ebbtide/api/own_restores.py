@@ -29,7 +29,7 @@ _LINK = ("expirationHours", "maxDownloads")
 def create_point_in_time_restore(call: Call) -> Answer:
     """Ask for a download of a moment; with `dryRun` only say what it comes to. Asks the set what is newest there."""
     values = parse_object(call.body)
-    point, hours, downloads, is_dry_run = _parse(values)
+    point, hours, downloads, is_dry_run = _parse(values, is_sharded=call.cluster.kind is ClusterKind.SHARDED)
     if call.cluster.kind is ClusterKind.SHARDED:
         return _create_batch(call, point, hours=hours, downloads=downloads, is_dry_run=is_dry_run)
     resolution = resolve_point(call, point)
@@ -70,10 +70,10 @@ def _create_batch(call: Call, point: RestorePoint, *, hours: int, downloads: int
     )
 
 
-def _parse(values: dict[str, Any]) -> tuple[RestorePoint, int, int, bool]:
+def _parse(values: dict[str, Any], *, is_sharded: bool) -> tuple[RestorePoint, int, int, bool]:
     """The moment, the hours and downloads of its link, and whether it is a dry run."""
     fields = Fields(values)
-    point = parse_restore_point(fields, with_now=True)
+    point = parse_restore_point(fields, with_now=True, is_sharded=is_sharded)
     if isinstance(point, AtSnapshot):
         fields.blame(
             "INVALID_ATTRIBUTE", "snapshotId", "a snapshot as it is, is asked for in the Atlas family"

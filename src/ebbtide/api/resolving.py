@@ -5,6 +5,7 @@ from ebbtide.api.refusals import Refusal as ApiRefusal
 from ebbtide.api.refusals import refusal, refuse_fields, violation
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.domain.restore_point import (
+    AtCheckpoint,
     AtMillis,
     AtNow,
     AtOplog,
@@ -64,6 +65,8 @@ def resolve_batch_point(call: Call, point: RestorePoint) -> BatchPoint:
             ),
         )
     except NotFound:
+        if isinstance(point, AtCheckpoint):
+            raise refusal("CHECKPOINT_NOT_FOUND", point.checkpoint_id, call.cluster.name) from None
         name = point.snapshot_id if isinstance(point, AtSnapshot) else ""
         raise refusal("SNAPSHOT_NOT_FOUND", name, call.cluster.name) from None
     except EbbtideError as error:
@@ -89,5 +92,7 @@ def _field(point: RestorePoint) -> str:
             return "oplogTs"
         case AtMillis():
             return "pointInTimeUTCMillis"
+        case AtCheckpoint():
+            return "checkpointId"
         case AtNow():
             return "now"

@@ -101,7 +101,8 @@ def shown_job(call: Call, job: RestoreJob) -> Document:
 
 def create_restore_job(call: Call) -> Answer:
     """Ask for a restore. Answers with a list: of one job for a replica set, of each part's for a sharded cluster."""
-    match parse_restore_request(parse_object(call.body), family=call.family):
+    is_sharded = call.cluster.kind is ClusterKind.SHARDED
+    match parse_restore_request(parse_object(call.body), family=call.family, is_sharded=is_sharded):
         case AutomatedRestore() as automated:
             return _create_automated_restore(call, automated)
         case HttpRestore() as wanted:

@@ -88,7 +88,7 @@ class _Link:
 
 
 def parse_restore_request(
-    values: dict[str, Any], *, family: Family = Family.ATLAS
+    values: dict[str, Any], *, family: Family = Family.ATLAS, is_sharded: bool = False
 ) -> HttpRestore | AutomatedRestore:
     """The restore that a body asks for. Raises one refusal that names every bad field."""
     top = Fields(values)
@@ -99,7 +99,7 @@ def parse_restore_request(
     target = _parse_target(delivery, method)
     snapshot_id, point = None, None
     if method == "AUTOMATED_RESTORE":
-        point = parse_restore_point(top)
+        point = parse_restore_point(top, is_sharded=is_sharded)
     else:
         snapshot_id = top.identifier("snapshotId")
     if method == "HTTP":

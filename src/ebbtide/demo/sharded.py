@@ -25,7 +25,7 @@ from ebbtide.cli.render.quantities import human_seconds
 from ebbtide.demo.walk import CLUSTER_NAME, DemoFailed, Walk
 from ebbtide.mongod.ports import free_port
 from ebbtide.testing.bank import COLLECTION, DATABASE, NAMESPACE, BackgroundBank, Bank
-from ebbtide.testing.prepared_cluster import PreparedCluster
+from ebbtide.testing.prepared_cluster import PreparedCluster, move_some_chunk
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
 
 Document = dict[str, Any]
@@ -169,7 +169,7 @@ class ShardedWalk(Walk):
             restored = Bank(cluster)
             try:
                 total = restored.total()
-                restored.move_some_chunk()
+                move_some_chunk(restored)
             finally:
                 restored.close()
         verdict = "all of it is there" if total == bank.expected_total else "MONEY IS LOST"

@@ -4,6 +4,7 @@
     AtOplog      everything up to and including one oplog timestamp, whether or not an entry has exactly that one
     AtMillis     everything of that second: oplog timestamps count seconds, so 10:00:00.000 and 10:00:00.999 are one
                  point, the last entry of 10:00:00. Who needs it finer says an oplog timestamp
+    AtCheckpoint what a checkpoint of a sharded cluster restores to; a replica set has none
     AtNow        everything that a majority of the set has acknowledged at the time of asking
 
 What is restored is the newest entry that is not beyond the limit.
@@ -12,7 +13,7 @@ What is restored is the newest entry that is not beyond the limit.
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from ebbtide.domain.ids import SnapshotId
+from ebbtide.domain.ids import CheckpointId, SnapshotId
 from ebbtide.domain.oplog import OplogGap, OplogRange
 from ebbtide.domain.optime import OplogTimestamp, OpTime
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
@@ -47,7 +48,14 @@ class AtNow:
     """The newest write that is safe."""
 
 
-RestorePoint = AtSnapshot | AtOplog | AtMillis | AtNow
+@dataclass(frozen=True)
+class AtCheckpoint:
+    """The moment of a checkpoint of a sharded cluster."""
+
+    checkpoint_id: CheckpointId
+
+
+RestorePoint = AtSnapshot | AtOplog | AtMillis | AtCheckpoint | AtNow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +93,8 @@ def resolve_restore_point(
     """
     if isinstance(point, AtSnapshot):
         return _resolve_snapshot(point, snapshots)
+    if isinstance(point, AtCheckpoint):
+        return _refuse("checkpoints are of sharded clusters only")
     limit = find_limit(point, now=now)
     if isinstance(limit, Refusal):
         return limit

@@ -18,6 +18,7 @@ from ebbtide.domain.cluster import Cluster, ClusterState
 from ebbtide.domain.consistent_point import NoConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_point import (
+    AtCheckpoint,
     AtNow,
     AtOplog,
     AtSnapshot,
@@ -143,6 +144,14 @@ def _limit(
             if snapshot.state is not SnapshotState.COMPLETE or snapshot.cluster_time is None:
                 raise Refused(f"snapshot {snapshot_id} is {snapshot.state}", hint="choose a complete one")
             return snapshot.cluster_time
+        case AtCheckpoint(checkpoint_id=checkpoint_id):
+            checkpoint = surroundings.catalog.checkpoints.find(checkpoint_id)
+            if checkpoint is None or checkpoint.cluster_id != cluster.id:
+                raise NotFound(f"{cluster.name} has no checkpoint {checkpoint_id}")
+            if checkpoint.restores_to is None:
+                why = checkpoint.message or checkpoint.state
+                raise Refused(f"checkpoint {checkpoint_id} cannot be restored: {why}")
+            return checkpoint.restores_to
     now = OplogTimestamp(seconds=int(surroundings.clock.now().timestamp()), increment=2**32 - 1)
     limit = find_limit(point, now=now)
     if isinstance(limit, Refusal):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from pymongo import MongoClient
+from pymongo.errors import OperationFailure
 
 from ebbtide.errors import MongodError
 from ebbtide.mongod.options import ClusterRole, MongodOptions, Tcp
 from ebbtide.mongod.process import MongodProcess
+from ebbtide.testing.bank import Bank
 from ebbtide.testing.lab_directory import write_private
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
 
@@ -22,6 +24,7 @@ Document = dict[str, Any]
 
 WAIT_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
+_BALANCER_INTERRUPTED = 194
 
 
 class StartedPart:
@@ -135,3 +138,18 @@ class PreparedCluster(ShardedLab):
 
     def _started(self) -> list[Any]:
         return list(self.parts.values())
+
+
+def move_some_chunk(bank: Bank) -> bool:
+    """Move a chunk of a bank on a cluster that was started this moment; whether one did.
+
+    A config server takes a while after its election until it moves chunks. Raises OperationFailure after that.
+    """
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return bank.move_some_chunk()
+        except OperationFailure as error:
+            if error.code != _BALANCER_INTERRUPTED or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)

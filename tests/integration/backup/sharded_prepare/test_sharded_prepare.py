@@ -12,21 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo.errors import OperationFailure
 
 from ebbtide.cli.main import run
 from ebbtide.mongod.ports import free_port
 from ebbtide.restore.archive_directory import inspect_directory
 from ebbtide.restore.sharded_prepare.execute import PartStep
 from ebbtide.testing.bank import COLLECTION, DATABASE, Bank
-from ebbtide.testing.prepared_cluster import PreparedCluster
+from ebbtide.testing.prepared_cluster import PreparedCluster, move_some_chunk
 from ebbtide.testing.sharded_lab import CONFIG
 
 from .conftest import WAIT_SECONDS, owned_balances
 
 NEW_CONFIG = "new-config"
 SET_NAMES = {CONFIG: NEW_CONFIG, "shard0": "shard0", "shard1": "shard1"}
-BALANCER_INTERRUPTED = 194
 
 
 @pytest.fixture
@@ -56,19 +54,6 @@ def command(directories: Mapping[str, Path], ports: Mapping[str, int], *, left_o
     return words
 
 
-def move_some_chunk(bank: Bank) -> None:
-    """A config server takes a moment after its election until it moves chunks."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            assert bank.move_some_chunk()
-            return
-        except OperationFailure as error:
-            if error.code != BALANCER_INTERRUPTED or time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
-
-
 def require_whole(cluster: PreparedCluster, restored: Any) -> None:
     """What the archives hold, no more and no less: the server's own sum over both shards too."""
     assert restored.balances == owned_balances(cluster)
@@ -95,7 +80,7 @@ def require_at_work(cluster: PreparedCluster, restored: Any) -> None:
     try:
         for _ in range(2):
             owned = bank.owned_accounts()
-            move_some_chunk(bank)
+            assert move_some_chunk(bank)
             assert owned != bank.owned_accounts()
             bank.transfer()
         assert bank.total() == restored.total

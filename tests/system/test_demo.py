@@ -90,6 +90,20 @@ def last_object(text: str) -> dict[str, Any]:
     return found
 
 
+def test_the_story_of_a_sharded_cluster_conserves_the_total_and_leaves_nothing(demo: Demo) -> None:
+    done = demo.run("--once", "--json", "--sharded")
+    assert done.returncode == 0, done.stderr
+    assert last_object(done.stdout) == {
+        "ok": True,
+        "bank_total_conserved": True,
+        "parts": 3,
+        "batch_jobs": 3,
+        "checkpoint_restorable": True,
+        "automated_restore_ok": True,
+    }
+    assert demo.processes() == set()
+
+
 def test_once_shows_the_whole_story_and_leaves_nothing(demo: Demo) -> None:
     done = demo.run("--once", "--json")
 

@@ -14,6 +14,7 @@ from ebbtide.backup.consistent_points import find_consistent_point
 from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
+from ebbtide.domain.checkpoint import checkpoint_restore_point
 from ebbtide.domain.cluster import Cluster, ClusterState
 from ebbtide.domain.consistent_point import NoConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
@@ -148,10 +149,10 @@ def _limit(
             checkpoint = surroundings.catalog.checkpoints.find(checkpoint_id)
             if checkpoint is None or checkpoint.cluster_id != cluster.id:
                 raise NotFound(f"{cluster.name} has no checkpoint {checkpoint_id}")
-            if checkpoint.restores_to is None:
-                why = checkpoint.message or checkpoint.state
-                raise Refused(f"checkpoint {checkpoint_id} cannot be restored: {why}")
-            return checkpoint.restores_to
+            comes_to = checkpoint_restore_point(checkpoint)
+            if isinstance(comes_to, Refusal):
+                raise Refused(comes_to.message)
+            return OplogTimestamp(seconds=comes_to.seconds, increment=comes_to.increment)
     now = OplogTimestamp(seconds=int(surroundings.clock.now().timestamp()), increment=2**32 - 1)
     limit = find_limit(point, now=now)
     if isinstance(limit, Refusal):

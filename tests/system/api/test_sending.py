@@ -114,7 +114,8 @@ def test_more_transfers_than_threads_all_end_well(
         for client in clients:
             assert take_all(client) == data
     assert service.job(job.id).completed_downloads == 5
-    assert 0 < sum(sent_by_threads) <= 2 * len(data)
+    # How many by threads depends on when these were free.
+    assert sum(sent_by_threads) > 0
     # The threads are free again.
     sent_by_threads.clear()
     assert requests.get(link, timeout=60).content == data

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -146,7 +147,6 @@ def test_killed_on_the_way_and_run_again_it_is_whole_and_the_migration_is_undone
     mongod_binary: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("EBBTIDE_MONGOD", str(mongod_binary))
     ports = free_ports(list(parts))
@@ -156,9 +156,11 @@ def test_killed_on_the_way_and_run_again_it_is_whole_and_the_migration_is_undone
     ]
     for name, step in moments:
         words = [sys.executable, "-c", KILLED_AT, name, step.value, *command(parts, ports)]
-        killed = subprocess.run(words, env=os.environ | {"TMPDIR": str(tmp_path)}, capture_output=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-        wait_until_free(parts, mongod_binary)
+        # Not pytest's own directory: a Unix socket's path has at most 107 bytes.
+        with tempfile.TemporaryDirectory(prefix="ebb-", ignore_cleanup_errors=True) as short:
+            killed = subprocess.run(words, env=os.environ | {"TMPDIR": short}, capture_output=True)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+            wait_until_free(parts, mongod_binary)
     assert run(command(parts, ports)) == 0
     prepared_before = {
         part["name"]: part["wasPrepared"] for part in json.loads(capfd.readouterr().out)["parts"]

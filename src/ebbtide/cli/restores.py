@@ -291,7 +291,8 @@ def download(
     Waits until it is ready. What was interrupted goes on where it stopped: run the same command again. The file gets
     its name when its length and SHA-1 are those of the server; else it ends with exit code 8 and keeps its .part.
 
-    With --to -, the archive goes to standard output and -o json tells its result on standard error.
+    With --to -, the archive goes to standard output and -o json tells its result on standard error. Of a batch -o json
+    prints one document a line.
     """
     with open_session(profile, group, output) as session:
         if of is None:
@@ -305,10 +306,11 @@ def download(
         if not parts:
             raise InvalidInput("JOB", expected=f"the id of a batch of {of}", got=job)
         for part in parts:
-            _download_one(session, str(require(part, "id")), to)
+            _download_one(session, str(require(part, "id")), to, lines=True)
 
 
-def _download_one(session: Session, job: str, to: str | None) -> None:
+def _download_one(session: Session, job: str, to: str | None, *, lines: bool = False) -> None:
+    """With `lines` its document is one of several, a line each."""
     progress = _wait_until_over(session, job, lines=False)
     found = _full_job(session, progress)
     if progress.get("statusName") != "FINISHED":
@@ -322,7 +324,7 @@ def _download_one(session: Session, job: str, to: str | None) -> None:
     if not has_all and not (is_resumption and progress.get("deliveryStatusName") == "EXPIRED"):
         require_ready(progress)
     result = _fetch(session, progress, link, path)
-    _say_downloaded(session, progress, link, result)
+    _say_downloaded(session, progress, link, result, lines=lines)
 
 
 _CANCEL_EXAMPLES = """\b
@@ -428,7 +430,12 @@ def _fetch(
 
 
 def _say_downloaded(
-    session: Session, progress: Mapping[str, Any], link: DownloadLink, result: downloads.Downloaded
+    session: Session,
+    progress: Mapping[str, Any],
+    link: DownloadLink,
+    result: downloads.Downloaded,
+    *,
+    lines: bool,
 ) -> None:
     document = {
         "jobId": progress.get("id"),
@@ -448,7 +455,7 @@ def _say_downloaded(
             json.dumps(document) if session.output.as_json else f"{took}; SHA-1 {result.sha1} is the server's"
         )
         return
-    session.output.document(document)
+    (session.output.document_line if lines else session.output.document)(document)
     session.output.text(f"{result.path}: {took}")
     session.output.text(f"SHA-1 {result.sha1} is the server's")
     session.output.text(f"to extract: tar -xzf {result.path}")

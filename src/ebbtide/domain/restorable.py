@@ -40,3 +40,25 @@ def plan_restorable(
         first = max(base[0], window_first)
         found.append(RestorableRange(first=first, last=covered.last.timestamp, snapshot_id=base[2]))
     return tuple(found)
+
+
+def common_ranges(of_parts: Sequence[Sequence[RestorableRange]]) -> tuple[RestorableRange, ...]:
+    """The moments that lie in a range of every part, oldest first; each with the base of the part that begins last.
+
+    A sharded cluster is restored to the latest consistent point that is not after one of these.
+    """
+    if not of_parts:
+        return ()
+    found = list(of_parts[0])
+    for ranges in of_parts[1:]:
+        found = [
+            RestorableRange(
+                first=max(one.first, other.first),
+                last=min(one.last, other.last),
+                snapshot_id=(one if one.first >= other.first else other).snapshot_id,
+            )
+            for one in found
+            for other in ranges
+            if max(one.first, other.first) <= min(one.last, other.last)
+        ]
+    return tuple(sorted(found, key=lambda r: r.first))

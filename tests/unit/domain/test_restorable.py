@@ -8,7 +8,7 @@ from ebbtide.domain.archive_state import ArchiveState, recorded_ranges
 from ebbtide.domain.ids import ClusterId, GroupId, SnapshotId
 from ebbtide.domain.oplog import OplogGap, OplogRange
 from ebbtide.domain.optime import OplogTimestamp, OpTime
-from ebbtide.domain.restorable import plan_restorable
+from ebbtide.domain.restorable import RestorableRange, common_ranges, plan_restorable
 from ebbtide.domain.snapshot import Snapshot, SnapshotState
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -90,3 +90,31 @@ def test_the_recorded_ranges_lie_between_the_gaps() -> None:
     gap = OplogGap(after=at(20), before=at(25), found=NOW)
     state = ArchiveState(id=state.id, observed=NOW, oldest=at(1), archived_to=at(50), gaps=(gap,))
     assert recorded_ranges(state) == (covered(1, 20), covered(25, 50))
+
+
+def restorable(first: int, last: int, base: str) -> RestorableRange:
+    return RestorableRange(first=ts(first), last=ts(last), snapshot_id=SnapshotId(base))
+
+
+@pytest.mark.parametrize(
+    ("why", "of_parts", "expected"),
+    [
+        ("no parts", [], []),
+        ("one part", [[(10, 50, "a")]], [(10, 50, "a")]),
+        ("what both have, with the base that is later", [[(10, 50, "a")], [(20, 60, "b")]], [(20, 50, "b")]),
+        ("the order of parts is of no matter", [[(20, 60, "b")], [(10, 50, "a")]], [(20, 50, "b")]),
+        ("one moment is enough", [[(10, 20, "a")], [(20, 60, "b")]], [(20, 20, "b")]),
+        ("nothing in common", [[(10, 19, "a")], [(20, 60, "b")]], []),
+        ("a part without any", [[(10, 50, "a")], []], []),
+        (
+            "a gap of one part is a gap of all",
+            [[(10, 90, "a")], [(5, 30, "b"), (60, 99, "c")], [(1, 99, "d")]],
+            [(10, 30, "a"), (60, 90, "c")],
+        ),
+    ],
+)
+def test_parts_have_in_common_what_lies_in_a_range_of_each(
+    why: str, of_parts: list[list[tuple[int, int, str]]], expected: list[tuple[int, int, str]]
+) -> None:
+    found = common_ranges([[restorable(*one) for one in ranges] for ranges in of_parts])
+    assert found == tuple(restorable(*one) for one in expected), why

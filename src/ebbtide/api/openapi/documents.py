@@ -315,11 +315,13 @@ class BackupConfig(TypedDict):
 
 
 class RestorableTimeRange(TypedDict):
-    """A stretch of time, both ends included, that a snapshot can be brought to."""
+    """A stretch of time, both ends included, that a snapshot can be brought to. The last two are of sharded clusters."""
 
     start: BsonTimestamp
     end: BsonTimestamp
     snapshotId: Id
+    shardCount: NotRequired[Int32]
+    configServerType: NotRequired[Literal["REPLICA_SET"]]
 
 
 class OnDemandTimestamp(TypedDict):

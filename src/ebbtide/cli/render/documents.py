@@ -97,9 +97,11 @@ def cluster_fields(cluster: Document) -> Fields:
         )
     if last:
         fields.append(("last snapshot", f"{cell(last.get('id'))} of {cell(last.get('created'))}"))
-        fields.append(
-            ("  stored", f"{size(last.get('storedBytes'))}, new: {size(last.get('newStoredBytes'))}")
-        )
+        # Of a sharded cluster the snapshot itself tells.
+        if last.get("storedBytes") is not None:
+            fields.append(
+                ("  stored", f"{size(last.get('storedBytes'))}, new: {size(last.get('newStoredBytes'))}")
+            )
     else:
         fields.append(("last snapshot", "none"))
     return fields

@@ -82,6 +82,11 @@ class Cluster:
     is_config_server: bool = False
 
     @property
+    def config_server_of(self) -> ClusterId | None:
+        """The sharded cluster whose config server this is."""
+        return self.parent_id if self.is_config_server else None
+
+    @property
     def restore_secret_id(self) -> str:
         """What `restore_password` is bound to: not the record alone, or it could be swapped with the other password."""
         return f"{self.id} restore"

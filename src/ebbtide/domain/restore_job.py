@@ -161,6 +161,16 @@ def hours_until(moment: datetime, *, now: datetime) -> int:
     return max(1, math.ceil((moment - now) / timedelta(hours=1)))
 
 
-def archive_name(*, replica_set_name: str, timestamp: OplogTimestamp, job_id: RestoreJobId) -> str:
-    """The name of the download and, without `.tar.gz`, of the directory inside it (contract 6.5)."""
-    return f"{replica_set_name}-{timestamp.seconds}-{job_id}.tar.gz"
+def archive_name(
+    *,
+    replica_set_name: str,
+    timestamp: OplogTimestamp,
+    job_id: RestoreJobId,
+    config_server_of: ClusterId | None = None,
+) -> str:
+    """The name of the download and, without `.tar.gz`, of the directory inside it (contract 6.5).
+
+    `config_server_of` is the sharded cluster whose config server it is of.
+    """
+    part = replica_set_name if config_server_of is None else f"config-{replica_set_name}-{config_server_of}"
+    return f"{part}-{timestamp.seconds}-{job_id}.tar.gz"

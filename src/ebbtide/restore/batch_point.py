@@ -15,7 +15,7 @@ from ebbtide.backup.head_connection import ClusterAccess
 from ebbtide.catalog.catalog import Catalog
 from ebbtide.clock import Clock
 from ebbtide.domain.checkpoint import checkpoint_restore_point
-from ebbtide.domain.cluster import Cluster, ClusterState
+from ebbtide.domain.cluster import Cluster
 from ebbtide.domain.consistent_point import NoConsistentPoint
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_point import (
@@ -27,6 +27,7 @@ from ebbtide.domain.restore_point import (
     RestorePoint,
     find_limit,
 )
+from ebbtide.domain.sharded_parts import parts_at
 from ebbtide.domain.snapshot import SnapshotState
 from ebbtide.errors import NotFound, Refused
 from ebbtide.repository.repository import Repository, never_cancelled
@@ -63,13 +64,14 @@ def resolve_batch(cluster: Cluster, point: RestorePoint, *, surroundings: Surrou
     A snapshot is the latest consistent point up to the time that was noted on all its parts. Raises NotFound for a
     snapshot of another cluster, Refused with the reason where the point cannot be had, and what `find_batch_point` raises.
     """
-    parts = _parts(cluster, surroundings.catalog)
-    archived = _archived_by_all(parts, surroundings.catalog)
+    live = surroundings.catalog.clusters.list_parts(cluster.id)
+    archived = _archived_by_all(live, surroundings.catalog)
     if archived is None:
         raise Refused(f"not every part of {cluster.name} is archived yet", hint="ask again in a minute")
     at_most = _limit(cluster, point, archived, surroundings)
+    parts = _parts_of(cluster, point, at_most, surroundings.catalog)
     _await_archives(parts, at_most, surroundings)
-    return find_batch_point(cluster, at_most=at_most, surroundings=surroundings)
+    return find_batch_point(cluster, at_most=at_most, surroundings=surroundings, parts=parts)
 
 
 def find_batch_point(
@@ -77,13 +79,16 @@ def find_batch_point(
     *,
     at_most: OplogTimestamp,
     surroundings: Surroundings,
+    parts: Sequence[Cluster] | None = None,
     check: Callable[[], None] = never_cancelled,
 ) -> BatchPoint:
-    """The latest moment up to `at_most` at which all parts of a sharded cluster can be restored.
+    """The latest moment up to `at_most` at which all parts of a sharded cluster can be restored; `parts` are those that it
+    had then, where that is known.
 
     Raises Refused with the reason where there is none, and what `find_consistent_point` raises.
     """
-    parts = _parts(cluster, surroundings.catalog)
+    if parts is None:
+        parts = surroundings.catalog.clusters.list_parts(cluster.id)
     point = find_consistent_point(parts, at_most=at_most, context=surroundings, check=check)
     if isinstance(point, NoConsistentPoint):
         raise Refused(
@@ -101,10 +106,28 @@ def find_batch_point(
     )
 
 
-def _parts(cluster: Cluster, catalog: Catalog) -> list[Cluster]:
-    return [
-        part for part in catalog.clusters.list_parts(cluster.id) if part.state is not ClusterState.REMOVED
-    ]
+def _parts_of(cluster: Cluster, point: RestorePoint, at: OplogTimestamp, catalog: Catalog) -> list[Cluster]:
+    """The parts that the cluster had at a moment: a snapshot says it itself, else what was registered then tells.
+
+    Raises Refused where that is no whole cluster. What neither tells, as a shard that was never registered, is found out
+    before anything is written, from the config server's own data.
+    """
+    whole = catalog.cluster_snapshots.find(point.snapshot_id) if isinstance(point, AtSnapshot) else None
+    if whole is not None:
+        found = [catalog.clusters.find(part.cluster_id) for part in whole.parts]
+        return [part for part in found if part is not None]
+    known = [catalog.clusters.find(part_id) for part_id in catalog.clusters.list_part_ids(cluster.id)]
+    reached = {}
+    for part in known:
+        state = None if part is None else catalog.archives.find(part.id)
+        if state is not None and state.archived_to is not None:
+            reached[state.id] = state.archived_to.timestamp
+    parts = parts_at([part for part in known if part is not None], reached, at=at)
+    if not any(part.is_config_server for part in parts) or len(parts) == 1:
+        raise Refused(
+            f"{cluster.name} was not backed up at {at.date.isoformat()}", hint="choose a later moment"
+        )
+    return parts
 
 
 def _await_archives(parts: Sequence[Cluster], at_most: OplogTimestamp, surroundings: Surroundings) -> None:

@@ -109,10 +109,16 @@ class PointInTimeRun:
         reach("replay.result_committed")
         # The parts of a sharded cluster end with different entries; what they have in common is the moment.
         timestamp = manifest.stable_timestamp if job.batch_id is None else job.timestamp
+        cluster = self._catalog.clusters.find(job.cluster_id)
         self._record.change(
             result_id=result_id_of(job),
             timestamp=timestamp,
-            file_name=archive_name(replica_set_name=job.replica_set_name, timestamp=timestamp, job_id=job.id),
+            file_name=archive_name(
+                replica_set_name=job.replica_set_name,
+                timestamp=timestamp,
+                job_id=job.id,
+                config_server_of=None if cluster is None else cluster.config_server_of,
+            ),
         )
         wipe_scratch(self._scratch)
 

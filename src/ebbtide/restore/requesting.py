@@ -83,7 +83,10 @@ def request_http_restore(
         max_downloads=max_downloads,
         requested_by=actor,
         file_name=archive_name(
-            replica_set_name=snapshot.replica_set_name, timestamp=timestamp, job_id=restore_id
+            replica_set_name=snapshot.replica_set_name,
+            timestamp=timestamp,
+            job_id=restore_id,
+            config_server_of=None if cluster is None else cluster.config_server_of,
         ),
         point_in_time=limit is not None,
         limit=limit,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -384,12 +385,19 @@ execute_prepare(
 """
 
 
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """Not pytest's own: a Unix socket's path has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="ebb-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
 def test_killed_after_each_step_and_run_again_it_ends_the_same(
-    files: Path, mongod_binary: Path, tmp_path: Path, new_sets: list[NewSet]
+    files: Path, mongod_binary: Path, short_directory: Path, new_sets: list[NewSet]
 ) -> None:
     """On the same files, one kill after the other: each run finds what the last one left."""
     port = free_port()
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment = os.environ | {"TMPDIR": str(short_directory)}
     for step in PrepareStep:
         if step is PrepareStep.STOPPED:
             continue

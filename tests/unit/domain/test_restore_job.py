@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ebbtide.domain.ids import RestoreJobId
+from ebbtide.domain.ids import ClusterId, RestoreJobId
 from ebbtide.domain.optime import OplogTimestamp
 from ebbtide.domain.restore_job import (
     BEGUN,
@@ -109,3 +109,13 @@ def test_an_archive_is_named_after_set_time_and_job() -> None:
         job_id=RestoreJobId("5f0000000000000000000001"),
     )
     assert name == "rs0-1700000000-5f0000000000000000000001.tar.gz"
+
+
+def test_the_config_servers_is_named_after_its_cluster_too() -> None:
+    name = archive_name(
+        replica_set_name="cfg",
+        timestamp=OplogTimestamp(1700000000, 3),
+        job_id=RestoreJobId("5f0000000000000000000001"),
+        config_server_of=ClusterId("6f0000000000000000000002"),
+    )
+    assert name == "config-cfg-6f0000000000000000000002-1700000000-5f0000000000000000000001.tar.gz"

@@ -61,10 +61,18 @@ def test_what_was_not_a_flag_is_left_to_the_children_to_read() -> None:
     assert ours == child_environment(ours, resolved)
 
 
+def _sleeping() -> "subprocess.Popen[bytes]":
+    """A process that ends by SIGHUP, also where whoever runs the tests ignores that signal (`nohup`)."""
+    return subprocess.Popen(
+        ["sleep", "600"],
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 — it takes no lock
+    )
+
+
 def test_only_the_api_is_told_to_read_its_certificate_again(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, settings(), config_file=None)
     supervisor.reload()
-    processes = {child.name: subprocess.Popen(["sleep", "600"]) for child in supervisor._children}
+    processes = {child.name: _sleeping() for child in supervisor._children}
     try:
         for child in supervisor._children:
             child.process = processes[child.name]

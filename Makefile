@@ -16,6 +16,7 @@ MONGODS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ebbtide/mongods
 
 help:
 	@echo "make demo         back up, download and restart a throwaway replica set, then stay up"
+	@echo "make demo DEMO=--sharded  the same story of a sharded cluster"
 	@echo "make test         every test, against real mongods"
 	@echo "make check        format, lint, types, import direction"
 	@echo "make conformance  the API against ../shared/reference"
@@ -45,7 +46,7 @@ $(NODE_CLIENTS): tests/system/api/clients/package.json scripts/node-clients.sh $
 	@touch $@
 
 demo: setup
-	@$(BIN)/ebbtide demo || test $$? -eq 130 # Ctrl-C is how it is meant to end
+	@$(BIN)/ebbtide demo $(DEMO) || test $$? -eq 130 # Ctrl-C is how it is meant to end
 
 check: setup
 	$(BIN)/ruff format --check src tests bench

@@ -1,19 +1,22 @@
-"""A sharded cluster under the real `ebbtide serve`: registered whole by any of its servers, shown, paused, followed when
-a shard goes and comes back, and removed."""
+"""A sharded cluster under the real `ebbtide serve`: registered whole by any of its servers, shown, paused and removed; and
+downloaded as a batch, all parts of one moment, with all of the money in it."""
 
+import random
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import Timestamp
 
 from ebbtide.cli.api_errors import ApiRefusal
 from ebbtide.cli.client import EbbtideClient
 from ebbtide.cli.download import download_to_file
 from ebbtide.cli.download_fetch import link_of
 from ebbtide.demo.copies import hash_plainly
-from ebbtide.testing.bank import COLLECTION, DATABASE, BackgroundBank, Bank
+from ebbtide.testing.bank import COLLECTION, DATABASE, NAMESPACE, BackgroundBank, Bank, StopAfter
 from ebbtide.testing.lab import ReplicaSetLab
 from ebbtide.testing.service import RunningService
 from ebbtide.testing.sharded_lab import CONFIG, ShardedLab
@@ -50,6 +53,17 @@ class ShardedOwner:
 
     def names(self) -> list[str]:
         return [str(found["name"]) for found in self.client.list_clusters(self.group_id)]
+
+    def take_snapshot(self) -> Document:
+        """A snapshot of all parts, once it is complete."""
+        snapshot_id = str(self.client.create_snapshot(self.group_id, NAME)["id"])
+
+        def look() -> Document | None:
+            found = self.client.get_snapshot(self.group_id, NAME, snapshot_id)
+            assert found["state"] != "FAILED", found
+            return found if found["state"] == "COMPLETE" else None
+
+        return self.service.wait_until(look, "the snapshot of all parts")
 
     def wait_until_ready(self, job_id: str) -> Document:
         """A restore job of a part, once its link can be used."""
@@ -150,10 +164,7 @@ def test_all_parts_of_a_snapshot_are_downloaded_at_one_moment(
         client.add_cluster(group_id, owner.registration())
         owner.wait_until_following()
         transfers.wait_for(transfers=5)
-        snapshot_id = str(client.create_snapshot(group_id, NAME)["id"])
-        owner.service.wait_until(
-            lambda: client.get_snapshot(group_id, NAME, snapshot_id)["state"] == "COMPLETE", "the snapshot"
-        )
+        snapshot_id = str(owner.take_snapshot()["id"])
         jobs = client.create_restore_jobs(
             group_id, NAME, snapshot_id=snapshot_id, expiration_hours=1, max_downloads=3
         )
@@ -182,3 +193,73 @@ def test_all_parts_of_a_snapshot_are_downloaded_at_one_moment(
 
 def _read_balances(client: Any) -> dict[int, int]:
     return {found["_id"]: found["balance"] for found in client[DATABASE][COLLECTION].find()}
+
+
+ROUNDS = 10
+BETWEEN = 8
+"""Transfers between two snapshots."""
+
+
+@pytest.mark.long
+def test_ten_restores_to_any_time_conserve_the_total(
+    owner: ShardedOwner, mongod_binary: Path, tmp_path: Path
+) -> None:
+    """Under transfers and migrations, with transfers that stop between prepare and commit, and between two commits."""
+    client, group_id = owner.client, owner.group_id
+    chosen = random.Random(7)
+    moments: list[Timestamp] = []
+    with Bank(owner.lab) as bank, BackgroundBank(bank) as background:
+        client.add_cluster(group_id, owner.registration())
+        owner.wait_until_following()
+        for number in range(ROUNDS):
+            background.wait_for(transfers=background.transfers + BETWEEN)
+            owner.take_snapshot()
+            background.wait_for(transfers=background.transfers + BETWEEN)
+            moments.append(owner.lab.gossip_note())
+            stop_after = (None, StopAfter.PREPARE, StopAfter.FIRST_COMMIT)[number % 3]
+            stopped = bank.transfer(stop_after=stop_after)
+            try:
+                moments.append(owner.lab.gossip_note())
+            finally:
+                if stopped is not None:
+                    stopped.finish()
+        background.wait_for(transfers=background.transfers + BETWEEN)
+    for number, moment in enumerate(chosen.sample(moments, ROUNDS)):
+        point: Document = {"oplogTs": moment.time, "oplogInc": moment.inc}
+        if number % 2:
+            point = {"pointInTimeUTCMillis": moment.time * 1000}
+        made = client.create_point_in_time_restore(
+            group_id, NAME, point=point, expiration_hours=1, max_downloads=1
+        )
+        jobs = [owner.wait_until_ready(str(job["id"])) for job in made["jobs"]]
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        files = [owner.download(job, directory) for job in jobs]
+        chunks = hash_plainly(
+            mongod_binary, files[0], socket_directory=owner.service.data, hash_databases=_read_chunks
+        )
+        total = 0
+        for shard, copied in zip(("shard0", "shard1"), files[1:], strict=True):
+            balances = hash_plainly(
+                mongod_binary, copied, socket_directory=owner.service.data, hash_databases=_read_balances
+            )
+            total += sum(
+                balance for account, balance in balances.items() if _owner_of(account, chunks) == shard
+            )
+        assert total == bank.expected_total, (point, jobs[0]["timestamp"])
+        shutil.rmtree(directory)
+
+
+def _read_chunks(client: Any) -> list[Document]:
+    uuid = client.config.collections.find_one({"_id": NAMESPACE})["uuid"]
+    return list(client.config.chunks.find({"uuid": uuid}))
+
+
+def _owner_of(account: int, chunks: list[Document]) -> str:
+    (found,) = [
+        chunk["shard"]
+        for chunk in chunks
+        if (not isinstance(chunk["min"]["_id"], int) or chunk["min"]["_id"] <= account)
+        and (not isinstance(chunk["max"]["_id"], int) or account < chunk["max"]["_id"])
+    ]
+    return str(found)

@@ -1,9 +1,12 @@
 """A sharded cluster under the real `ebbtide serve`: registered whole by any of its servers, shown, paused and removed; and
 downloaded as a batch, all parts of one moment, with all of the money in it."""
 
+import os
 import random
 import shutil
+import signal
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -248,6 +251,56 @@ def test_ten_restores_to_any_time_conserve_the_total(
             )
         assert total == bank.expected_total, (point, jobs[0]["timestamp"])
         shutil.rmtree(directory)
+
+
+@pytest.mark.long
+def test_no_part_is_cut_earlier_because_a_shard_does_not_answer(owner: ShardedOwner) -> None:
+    client, group_id = owner.client, owner.group_id
+    client.add_cluster(group_id, owner.registration())
+    owner.wait_until_following()
+    owner.take_snapshot()
+    reached = owner.lab.gossip_note()
+    point: Document = {"oplogTs": reached.time, "oplogInc": reached.inc}
+    # All archives have it before the shard falls silent.
+    client.create_point_in_time_restore(
+        group_id, NAME, point={**point, "dryRun": True}, expiration_hours=1, max_downloads=1
+    )
+    pid = owner.lab.shards["shard1"].primary().process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        later = _moment_after(owner.lab, reached.time + 3)
+        beyond = {"oplogTs": later.time, "oplogInc": later.inc}
+        with pytest.raises(ApiRefusal, match=f"{NAME}-shard1 is behind"):
+            client.create_point_in_time_restore(
+                group_id, NAME, point=beyond, expiration_hours=1, max_downloads=1
+            )
+        assert client.list_restore_jobs(group_id, NAME) == []
+        made = client.create_point_in_time_restore(
+            group_id, NAME, point=point, expiration_hours=1, max_downloads=1
+        )
+        jobs = [owner.wait_until_ready(str(job["id"])) for job in made["jobs"]]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert len({(job["timestamp"]["date"], job["timestamp"]["increment"]) for job in jobs}) == 1
+    owner.lab.gossip_note()
+    made = client.create_point_in_time_restore(
+        group_id, NAME, point=beyond, expiration_hours=1, max_downloads=1
+    )
+    for job in made["jobs"]:
+        owner.wait_until_ready(str(job["id"]))
+
+
+def _moment_after(lab: ShardedLab, seconds: int) -> Timestamp:
+    """When shard0 wrote an entry, in a second after `seconds` since 1970."""
+
+    def note() -> Timestamp:
+        reply = lab.admin_client("shard0").admin.command("appendOplogNote", 1, data={"test": 1})
+        written: Timestamp = reply["operationTime"]
+        return written
+
+    while (written := note()).time <= seconds:
+        time.sleep(0.2)
+    return written
 
 
 def _read_chunks(client: Any) -> list[Document]:

@@ -14,15 +14,22 @@ import pytest
 from bson import encode
 
 from ebbtide.backup import registration
+from ebbtide.backup.archive_wait import newest_committed
 from ebbtide.backup.credential_change import CredentialsRefused, GivenCredentials, replace_credentials
 from ebbtide.backup.head_requests import renew_certificate
 from ebbtide.backup.registration_checks import RegistrationRequest
+from ebbtide.domain.automated_restore import RESTORE_ROLES, RestoreScope, TargetState
 from ebbtide.domain.cluster import Cluster, HeadState
 from ebbtide.domain.event import EventLevel
 from ebbtide.domain.replica_set import TlsMode
+from ebbtide.domain.restore_job import DeliveryStatus, RestoreStatus
+from ebbtide.domain.restore_point import AtOplog
 from ebbtide.errors import InvalidInput, Refused
+from ebbtide.restore.automated_request import AutomatedRequest, request_automated_restore
+from ebbtide.restore.consent import RestoreAccount, allow_restores
 from ebbtide.sealing import ServiceKey
 from ebbtide.testing.certificates import CLIENT_UNIT, Authority
+from ebbtide.testing.dbhash import database_hashes
 from ebbtide.testing.lab import ReplicaSetLab
 
 from .conftest import access_to
@@ -244,3 +251,51 @@ def test_a_set_with_keyfile_and_tls_is_backed_up(
         assert list(problems(installation, lab)) == ["keyfile"]
         cluster = installation.register_and_follow(lab, **access, keyfile=keyfile)
         prove(lab, cluster)
+
+
+@pytest.mark.long
+def test_a_moment_comes_back_into_a_running_set_of_certificates(
+    installation: Any, x509_lab: ReplicaSetLab
+) -> None:
+    """Replayed, loaded and compared as any other, all of it with TLS."""
+    with installation.working():
+        cluster = installation.register_and_follow(x509_lab, **access_to(x509_lab))
+        with x509_lab.client(w="majority") as client:
+            client.shop.orders.insert_many([{"_id": number} for number in range(1000)])
+        installation.take_snapshot(cluster)
+        with x509_lab.client(w="majority") as client:
+            client.shop.orders.create_index("who")
+            client.shop.orders.update_many({"_id": {"$lt": 500}}, {"$set": {"who": 8}})
+            access = installation.context.access(installation.cluster(cluster))
+            moment = newest_committed(access).timestamp
+            point = AtOplog(moment.seconds, moment.increment)
+            expected = database_hashes(client)["shop"]
+            client.shop.drop_collection("orders")
+            client.admin.command("createUser", "restorer", pwd="restorer", roles=list(RESTORE_ROLES))
+        job = installation.wait_for_restore(installation.ask_for_download(cluster, point))
+        assert job.state == (RestoreStatus.FINISHED, DeliveryStatus.READY), job.reason
+
+        context = installation.context
+        allow_restores(
+            installation.cluster(cluster),
+            RestoreAccount(username="restorer", password="restorer"),
+            catalog=context.catalog,
+            service_key=context.service_key,
+            clock=context.clock,
+            actor="test",
+        )
+        target, found = installation.cluster(cluster), installation.resolve(cluster, point)
+        automated = request_automated_restore(
+            AutomatedRequest(
+                base=found.base, limit=found.limit, source=target, target=target, scope=RestoreScope()
+            ),
+            catalog=context.catalog,
+            clock=context.clock,
+            actor="test",
+        )
+        done = installation.wait_for_restore(automated)
+        assert done.status is RestoreStatus.FINISHED, done.reason
+        assert context.catalog.automated_restores.find(automated.id).target_state is TargetState.RESTORED
+        with x509_lab.client(w="majority") as client:
+            assert expected == database_hashes(client)["shop"]
+        installation.remove(cluster)

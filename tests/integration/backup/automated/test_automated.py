@@ -82,6 +82,29 @@ def test_what_others_change_while_it_runs_is_a_difference_that_is_named(
     restoring.wait(restoring.request(snapshot, scope=RestoreScope(namespaces=("kept.things",))))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("point", ["automated.removed", "automated.collection_loaded"])
+def test_an_election_on_the_target_costs_time_and_nothing_else(
+    restoring: Any, snapshot: Any, at_point: AtPoint, point: str
+) -> None:
+    elected = threading.Event()
+
+    def elect() -> None:
+        if not elected.is_set():
+            elected.set()
+            restoring.lab.step_down()
+
+    at_point(point, elect)
+    job = restoring.request(snapshot, scope=RestoreScope(namespaces=("kept.things",)))
+    restoring.wait(job)
+
+    assert elected.is_set()
+    assert restoring.record(job).target_state is TargetState.RESTORED
+    assert not is_blocked(restoring)
+    with restoring.client() as client:
+        assert client.kept.things.count_documents({}) == 20
+
+
 def test_a_cancelled_restore_lets_writers_go_and_says_how_the_target_is(
     restoring: Any, snapshot: Any, at_point: AtPoint
 ) -> None:

@@ -147,13 +147,11 @@ class Supervisor:
         for child in self._children:
             if child.process is not None and child.process.poll() is None:
                 child.process.terminate()
-        killed = [
-            child.name
-            for child in self._children
-            if child.process is not None and not _wait_or_kill(child.process, deadline)
-        ]
-        if "worker" in killed:
-            stop_left_heads(self.directory)
+        for child in self._children:
+            if child.process is not None:
+                _wait_or_kill(child.process, deadline)
+        # The worker stops those that it keeps. It may have been killed, or just started, and keep none yet.
+        stop_left_heads(self.directory)
         if self._catalog_process is not None:
             self._catalog_process.stop(timeout_seconds=CATALOG_STOP_SECONDS)
             self._catalog_process = None
@@ -237,7 +235,7 @@ def open_or_create_repository(directory: DataDirectory, settings: Settings) -> R
 
 
 def stop_left_heads(directory: DataDirectory) -> None:
-    """Stop the heads that a worker which was killed could not stop any more: they outlive it."""
+    """Stop the heads that the worker did not stop: they outlive it."""
     for identity in directory.heads.glob("*/mongod.json"):
         head = MongodProcess.find_running(identity)
         if head is not None:
@@ -245,8 +243,8 @@ def stop_left_heads(directory: DataDirectory) -> None:
             head.stop(timeout_seconds=HEAD_STOP_SECONDS)
 
 
-def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
-    """Whether it ended by itself before the deadline."""
+def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> None:
+    """Wait until it ends by itself; after the deadline end it."""
     try:
         process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -254,8 +252,6 @@ def _wait_or_kill(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
         process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        return False
-    return True
 
 
 def memory_bytes(settings: Settings, *, clusters: int) -> int:
